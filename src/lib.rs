@@ -3,4 +3,11 @@
 //! The crate is the library behind two programs: `legwatch`, the vhost-user-blk backend, checker and launcher on the host, and
 //! `legwatch-guest`, init and agent in the guest. ARCHITECTURE.md has the flow on one page.
 
+pub mod block;
 pub mod clock;
+pub mod config;
+pub mod event;
+pub mod mark;
+pub mod plan;
+pub mod sequence;
+pub mod stamp;
