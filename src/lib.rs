@@ -9,5 +9,6 @@ pub mod config;
 pub mod event;
 pub mod mark;
 pub mod plan;
+pub mod scenario;
 pub mod sequence;
 pub mod stamp;
