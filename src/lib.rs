@@ -4,11 +4,15 @@
 //! `legwatch-guest`, init and agent in the guest. ARCHITECTURE.md has the flow on one page.
 
 pub mod block;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod event;
 pub mod mark;
 pub mod plan;
+pub mod run;
 pub mod scenario;
 pub mod sequence;
+pub mod serve;
 pub mod stamp;
+pub mod witness;

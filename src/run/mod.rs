@@ -1,0 +1,3 @@
+//! `legwatch run`: the supervisor of witness and QEMU.
+
+pub mod out;
