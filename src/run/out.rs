@@ -39,10 +39,11 @@ fn take(path: &Path) -> Result<PathBuf, OutError> {
         source,
     };
     match std::fs::read_dir(path) {
-        Ok(mut entries) => match entries.next() {
-            Some(_) => return Err(OutError::NotEmpty(path.to_owned())),
-            None => {}
-        },
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(OutError::NotEmpty(path.to_owned()));
+            }
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             std::fs::create_dir_all(path).map_err(io)?
         }
