@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod event;
+pub mod failure;
 pub mod mark;
 pub mod plan;
 pub mod run;
