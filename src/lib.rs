@@ -7,3 +7,4 @@ pub mod cache;
 pub mod clock;
 pub mod initramfs;
 pub mod kernel;
+pub mod qemu;
