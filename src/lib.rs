@@ -5,6 +5,7 @@
 
 pub mod cache;
 pub mod clock;
+pub mod guest_health;
 pub mod initramfs;
 pub mod kernel;
 pub mod qemu;
