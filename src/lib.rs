@@ -4,13 +4,18 @@
 //! `legwatch-guest`, init and agent in the guest. ARCHITECTURE.md has the flow on one page.
 
 pub mod block;
+pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod event;
 pub mod failure;
+pub mod guest_health;
+pub mod initramfs;
+pub mod kernel;
 pub mod mark;
 pub mod plan;
+pub mod qemu;
 pub mod run;
 pub mod scenario;
 pub mod sequence;
