@@ -7,6 +7,7 @@ pub mod block;
 pub mod clock;
 pub mod config;
 pub mod event;
+pub mod guest;
 pub mod mark;
 pub mod plan;
 pub mod sequence;
