@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod event;
 pub mod failure;
+pub mod guest;
 pub mod guest_health;
 pub mod initramfs;
 pub mod kernel;
