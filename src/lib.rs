@@ -6,8 +6,14 @@
 pub mod block;
 pub mod clock;
 pub mod config;
+pub mod device;
 pub mod event;
+pub mod fault;
+pub mod leg;
 pub mod mark;
+pub mod medium;
 pub mod plan;
 pub mod sequence;
 pub mod stamp;
+pub mod vhost_user;
+pub mod virtio;
