@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -101,8 +101,7 @@ pub struct Device {
     legs: Vec<Leg>,
     control: Arc<ControlShared>,
     sockets: Vec<PathBuf>,
-    listeners: Vec<Listener>,
-    workers: Vec<Running>,
+    running: Mutex<(Vec<Listener>, Vec<Running>)>,
     sequence: Sequence,
 }
 
@@ -206,12 +205,11 @@ impl Device {
             }
             workers.push(worker);
         }
-        let mut device = Device {
+        let device = Device {
             legs: built,
             control,
             sockets: paths,
-            listeners: Vec::new(),
-            workers: Vec::new(),
+            running: Mutex::default(),
             sequence: sequence.clone(),
         };
         // From here on a failure drops the device, which stops what runs.
@@ -220,16 +218,21 @@ impl Device {
             let thread = std::thread::Builder::new()
                 .name("leg".into())
                 .spawn(move || worker.run())?;
-            device.workers.push(Running {
+            let running = Running {
                 stop,
                 thread: Some(thread),
-            });
+            };
+            device.lock().1.push(running);
         }
         for (socket, backend) in made.into_iter().zip(backends.into_iter().flatten()) {
             let listener = Listener::start(socket, backend, sequence.clone())?;
-            device.listeners.push(listener);
+            device.lock().0.push(listener);
         }
         Ok(device)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Vec<Listener>, Vec<Running>)> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the plan that the agent reads from now on; `false` if it is larger than its area.
@@ -335,18 +338,17 @@ impl Device {
 
     /// Ends all connections, abandons what is held, ends all threads and removes the sockets, within a second. Events of that still come, so
     /// the collector must be read (or dropped) meanwhile.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        for listener in &mut self.listeners {
+    ///
+    /// The media stay readable. A second call does nothing.
+    pub fn stop(&self) {
+        let (listeners, workers) = std::mem::take(&mut *self.lock());
+        for mut listener in listeners {
             listener.stop();
         }
-        for worker in &self.workers {
+        for worker in &workers {
             (worker.stop)();
         }
-        for worker in &mut self.workers {
+        for mut worker in workers {
             if let Some(thread) = worker.thread.take()
                 && let Err(panic) = thread.join()
                 && !std::thread::panicking()
@@ -360,7 +362,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        self.end();
+        self.stop();
     }
 }
 
