@@ -7,6 +7,8 @@ pub mod block;
 pub mod clock;
 pub mod config;
 pub mod event;
+pub mod header;
+pub mod journal;
 pub mod mark;
 pub mod plan;
 pub mod sequence;
