@@ -10,6 +10,8 @@ pub mod event;
 pub mod header;
 pub mod journal;
 pub mod mark;
+pub mod md;
 pub mod plan;
 pub mod sequence;
+pub mod shadow;
 pub mod stamp;
