@@ -101,8 +101,7 @@ impl Model {
         let legs = legs
             .map(|(sectors, declared)| LegState {
                 sectors,
-                declared: declared
-                    .filter(|range| range.end().0 <= sectors && !range.is_empty()),
+                declared: declared.filter(|range| range.end().0 <= sectors && !range.is_empty()),
                 superblock: Err(BadSuperblock::None),
                 bitmap: None,
                 faulty: false,

@@ -49,7 +49,10 @@ fn each_version_1_place_is_found() {
         let model = two(layout, [&[0, 1], &[0, 1]], [5, 5]);
         let array = &model.arrays()[0];
         assert_eq!(array.active().count(), 2, "{layout:?}");
-        assert_eq!(array.members[1].data, SectorRange::new(Sector(1024), 2000).unwrap());
+        assert_eq!(
+            array.members[1].data,
+            SectorRange::new(Sector(1024), 2000).unwrap()
+        );
         assert!(array.clean);
     }
 }
@@ -117,7 +120,10 @@ fn version_0_90_is_read() {
     assert_eq!((found.size, found.events, found.dev_number), (3800, 9, 1));
     assert!(found.write_mostly);
     assert_eq!(found.resync_offset, IN_SYNC);
-    assert_eq!((found.role_of(0), found.role_of(1), found.role_of(2)), (0, 1, 0xffff));
+    assert_eq!(
+        (found.role_of(0), found.role_of(1), found.role_of(2)),
+        (0, 1, 0xffff)
+    );
 }
 
 #[test]

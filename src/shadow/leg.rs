@@ -104,8 +104,8 @@ impl LegShadow {
         let current = cell.map_or_else(|| self.initial(), |cell| cell.current);
         let older = cell.and_then(|cell| cell.older.as_deref());
         // A sector written once keeps no box: what was before it is the initial content.
-        let initial = (current.origin != Origin::Initial && older.is_none())
-            .then(|| self.initial());
+        let initial =
+            (current.origin != Origin::Initial && older.is_none()).then(|| self.initial());
         std::iter::once(current)
             .chain(older.into_iter().flatten().filter_map(|version| *version))
             .chain(initial)
@@ -195,7 +195,14 @@ impl LegShadow {
     }
 
     /// The request of the version that event `no` brought has ended.
-    pub fn end(&mut self, sector: Sector, no: EventNo, ended: EventNo, state: State, changed: bool) {
+    pub fn end(
+        &mut self,
+        sector: Sector,
+        no: EventNo,
+        ended: EventNo,
+        state: State,
+        changed: bool,
+    ) {
         if let Some(cell) = self.cells.get_mut(sector) {
             let older = cell.older.iter_mut().flat_map(|older| older.iter_mut());
             for version in std::iter::once(&mut cell.current).chain(older.flatten()) {

@@ -59,9 +59,9 @@ impl RangeSet {
 
     /// The ranges, in order.
     pub fn ranges(&self) -> impl Iterator<Item = SectorRange> {
-        self.ends.iter().filter_map(|(&start, &end)| {
-            SectorRange::new(Sector(start), end - start)
-        })
+        self.ends
+            .iter()
+            .filter_map(|(&start, &end)| SectorRange::new(Sector(start), end - start))
     }
 
     /// How many sectors are in.
