@@ -99,7 +99,7 @@ pub enum What {
         /// One sector.
         bytes: Vec<u8>,
     },
-    /// The run ended in order; nothing follows.
+    /// The run ended in order; nothing but evidence follows.
     End,
 }
 

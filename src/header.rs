@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::block::LegId;
 use crate::config::{LegConfig, Record};
-use crate::plan::StepKind;
+use crate::plan::{Step, StepKind};
 
 /// The run, as known when it starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +61,15 @@ pub struct StepHead {
     pub kind: StepKind,
     /// Its name.
     pub name: String,
+}
+
+impl From<&Step> for StepHead {
+    fn from(step: &Step) -> StepHead {
+        StepHead {
+            kind: step.kind,
+            name: step.name.clone(),
+        }
+    }
 }
 
 /// What a scenario demands that a run exercises. What is not met makes the run inconclusive, never clean.

@@ -374,7 +374,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// A finding that is not made of entries.
-pub(super) fn plain(
+pub(crate) fn plain(
     check: Check,
     kind: Wrongness,
     key: &str,

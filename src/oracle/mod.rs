@@ -31,4 +31,5 @@ mod world;
 mod wrong;
 
 pub use checker::{Checker, Wanted};
+pub(crate) use fold::plain;
 pub use verdict::{Coverage, EndState, LegCoverage, Outcome, Verdict};
