@@ -77,8 +77,10 @@ impl Generator {
                 load.writers, load.depth, load.discard_percent
             )));
         }
-        let bad_size =
-            |size: &&u32| **size == 0 || **size > SIZE_MAX || **size % SECTOR_BYTES as u32 != 0;
+        let bad_size = |size: &&u32| {
+            !(1..=SIZE_MAX).contains(*size)
+                || !u64::from(**size).is_multiple_of(SECTOR_BYTES as u64)
+        };
         if let Some(size) = load.sizes.iter().find(bad_size) {
             return Err(wrong(format!(
                 "size {size}: use multiples of {SECTOR_BYTES} up to {SIZE_MAX}"

@@ -37,8 +37,23 @@ pub(super) fn run(
         None => disks.control(DISKS)?,
     };
     let control = Control::open(&path, batch)?;
+    run_plan(&control, &mut disks, progress)
+}
+
+/// Reads the plan and runs it.
+pub(super) fn run_plan(
+    control: &Control,
+    disks: &mut Disks,
+    progress: Option<Progress>,
+) -> Result<bool, Error> {
     let plan = control.plan()?;
     let mut marker = control.marker()?;
+    console(&format!(
+        "legwatch-guest {}: {} steps, {} s after the kernel's start",
+        env!("CARGO_PKG_VERSION"),
+        plan.steps.len(),
+        uptime_s()
+    ));
     marker.tell(&Mark::Hello(hello(&plan, progress.is_some())))?;
     let mut facts = Facts::default();
     facts.provenance(&mut marker)?;
@@ -46,7 +61,7 @@ pub(super) fn run(
     let shared = Arc::new(Shared {
         run: plan.run,
         seed: plan.seed,
-        control,
+        control: control.clone(),
         gate: Gate::default(),
         stop: AtomicBool::new(false),
         background: AtomicUsize::new(0),
@@ -64,6 +79,12 @@ pub(super) fn run(
     facts.provenance(&mut marker)?;
     marker.tell(&Mark::Finish { ok })?;
     Ok(ok)
+}
+
+/// How long the kernel runs, as it says it itself.
+fn uptime_s() -> String {
+    let text = md::attribute(Path::new("/proc/uptime")).unwrap_or_default();
+    text.split(' ').next().unwrap_or("?").to_owned()
 }
 
 fn hello(plan: &Plan, init: bool) -> Hello {
