@@ -1,6 +1,6 @@
 //! The control leg as the agent sees it: the plan is read from it, marks are written to it, one sector each, past the page cache.
 //!
-//! [`Control::tell`] returns when the mark's write is over, so a begin mark lies before everything that its caller does next. Every
+//! [`Marker::tell`] returns when the mark's write is over, so a begin mark lies before everything that its caller does next. Every
 //! [`Marker`] has a sector of its own to write to and is one thread's; batch numbers come from one counter.
 
 use std::fs::File;

@@ -16,8 +16,10 @@ use crate::clock;
 use crate::mark::{Hello, Mark};
 use crate::plan::{Plan, Step, StepAction, StepKind};
 
-/// The longest that a disk may take to appear.
+/// The longest that a disk may take to appear while a guest starts, which can be slow.
 const DISKS: Duration = Duration::from_secs(60);
+/// The same in a system that runs already.
+const DISKS_RUNNING: Duration = Duration::from_secs(5);
 /// The most bytes of a file that a fact tells.
 const FACT_BYTES_MAX: usize = 200;
 
@@ -34,7 +36,8 @@ pub(super) fn run(
     let mut disks = Disks::default();
     let path = match control {
         Some(path) => path,
-        None => disks.control(DISKS)?,
+        None if progress.is_some() => disks.control(DISKS)?,
+        None => disks.control(DISKS_RUNNING)?,
     };
     let control = Control::open(&path, batch)?;
     run_plan(&control, &mut disks, progress)
