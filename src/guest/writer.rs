@@ -462,7 +462,7 @@ impl<'a> Writer<'a> {
         let effect = match flight.intent.kind {
             IntentKind::Write if done.errno == 0 => Effect::Stamped {
                 writer,
-                sequence: u32::try_from(sequence).unwrap_or(u32::MAX),
+                sequence: u32::try_from(sequence).expect("the generator counts no further"),
             },
             IntentKind::Write | IntentKind::Discard | IntentKind::Flush | IntentKind::Unstamped => {
                 Effect::Unknown
