@@ -104,15 +104,6 @@ impl Buffers {
         }
     }
 
-    /// The place taken last was not used after all.
-    pub(super) fn undo(&mut self, place: Place) {
-        if self.stride.is_some() {
-            self.free.push(place.at);
-        } else {
-            self.next = place.at;
-        }
-    }
-
     /// A quiet point has been declared with nothing in flight: immutable buffers start anew.
     pub(super) fn renew(&mut self) {
         self.next = 0;

@@ -1,6 +1,6 @@
 //! The control leg as the agent sees it: the plan is read from it, marks are written to it, one sector each, past the page cache.
 //!
-//! [`Control::tell`] returns when the mark's write is over, so a begin mark lies before everything that its caller does next. Every
+//! [`Marker::tell`] returns when the mark's write is over, so a begin mark lies before everything that its caller does next. Every
 //! [`Marker`] has a sector of its own to write to and is one thread's; batch numbers come from one counter.
 
 use std::fs::File;
@@ -22,6 +22,9 @@ pub(super) struct Control {
     file: Arc<File>,
     batch: SharedNumber,
     next_sector: Arc<AtomicU64>,
+    /// Every batch that was written, in the order of their begins.
+    #[cfg(test)]
+    pub(super) written: Arc<std::sync::Mutex<Vec<[u8; SECTOR_BYTES]>>>,
 }
 
 impl Control {
@@ -41,6 +44,8 @@ impl Control {
             file: Arc::new(file),
             batch,
             next_sector: Arc::new(AtomicU64::new(0)),
+            #[cfg(test)]
+            written: Arc::default(),
         })
     }
 
@@ -135,6 +140,8 @@ impl Marker {
     }
 
     fn write(&mut self, sector: &[u8; SECTOR_BYTES]) -> Result<(), Error> {
+        #[cfg(test)]
+        self.control.written.lock().unwrap().push(*sector);
         self.buffer.bytes_mut()[..SECTOR_BYTES].copy_from_slice(sector);
         loop {
             match self
@@ -173,7 +180,7 @@ mod tests {
                 .to_string()
                 .contains("version 77")
         );
-        assert!(decode_plan(&[0; 512]).is_err());
+        decode_plan(&[0; 512]).unwrap_err();
     }
 
     #[test]

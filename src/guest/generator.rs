@@ -77,8 +77,10 @@ impl Generator {
                 load.writers, load.depth, load.discard_percent
             )));
         }
-        let bad_size =
-            |size: &&u32| **size == 0 || **size > SIZE_MAX || **size % SECTOR_BYTES as u32 != 0;
+        let bad_size = |size: &&u32| {
+            !(1..=SIZE_MAX).contains(*size)
+                || !u64::from(**size).is_multiple_of(SECTOR_BYTES as u64)
+        };
         if let Some(size) = load.sizes.iter().find(bad_size) {
             return Err(wrong(format!(
                 "size {size}: use multiples of {SECTOR_BYTES} up to {SIZE_MAX}"
@@ -86,6 +88,14 @@ impl Generator {
         }
         if load.sizes.is_empty() {
             return Err(wrong("it has no sizes".into()));
+        }
+        // The model keeps sequence numbers in 32 bits; flushes take numbers too.
+        if load.writes > u64::from(u32::MAX / 2) {
+            return Err(wrong(format!(
+                "{} writes: use at most {}",
+                load.writes,
+                u32::MAX / 2
+            )));
         }
         let sizes: Vec<u64> = load
             .sizes
@@ -388,5 +398,6 @@ pub(super) mod tests {
         assert!(refused(|l| l.depth = 65).contains("depth 65"));
         assert!(refused(|l| l.count = 1001).contains("ends at sector 1001"));
         assert!(refused(|l| l.writers = 100).contains("too few"));
+        assert!(refused(|l| l.writes = 1 << 40).contains("use at most"));
     }
 }

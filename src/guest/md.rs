@@ -15,8 +15,10 @@ use crate::clock;
 
 /// How long `active-idle` may last before it counts as rest.
 const ACTIVE_IDLE: Duration = Duration::from_secs(2);
+/// How long an array must look at rest: between being asked for a sync and starting it, it says `idle` too.
+const SETTLE: Duration = Duration::from_millis(20);
 /// The longest time between two looks, in case a kernel does not notify.
-const LOOK_MS: i64 = 50;
+const LOOK_MS: i64 = 20;
 
 /// The directory with the block devices.
 const BLOCK: &str = "/sys/block";
@@ -76,10 +78,12 @@ pub(super) fn wait_for_rest(timeout: Duration) -> String {
 
 fn wait_for_rest_in(block: &Path, timeout: Duration) -> String {
     let begun = clock::now();
-    let mut idle_since = None;
+    let mut rest_since = None;
     loop {
         let (mut pending, mut idle, mut files) = (Vec::new(), false, Vec::new());
+        let mut any = false;
         for (name, md) in arrays(block) {
+            any = true;
             // Opened before they are read, so that no change between reading and polling is missed.
             let mut read = |attr: &str| {
                 let mut file = File::open(md.join(attr)).ok()?;
@@ -103,12 +107,13 @@ fn wait_for_rest_in(block: &Path, timeout: Duration) -> String {
         }
         let now = clock::now();
         if pending.is_empty() {
-            let since = *idle_since.get_or_insert(now);
-            if !idle || now.duration_since(since) >= ACTIVE_IDLE {
+            let since = *rest_since.get_or_insert(now);
+            let long_enough = if idle { ACTIVE_IDLE } else { SETTLE };
+            if !any || now.duration_since(since) >= long_enough {
                 return String::new();
             }
         } else {
-            idle_since = None;
+            rest_since = None;
             if now.duration_since(begun) >= timeout {
                 return pending.join(", ");
             }

@@ -34,6 +34,8 @@ mod shell;
 mod steps;
 mod sys;
 mod target;
+#[cfg(test)]
+mod tests;
 mod workload;
 mod writer;
 

@@ -16,8 +16,10 @@ use crate::clock;
 use crate::mark::{Hello, Mark};
 use crate::plan::{Plan, Step, StepAction, StepKind};
 
-/// The longest that a disk may take to appear.
+/// The longest that a disk may take to appear while a guest starts, which can be slow.
 const DISKS: Duration = Duration::from_secs(60);
+/// The same in a system that runs already.
+const DISKS_RUNNING: Duration = Duration::from_secs(5);
 /// The most bytes of a file that a fact tells.
 const FACT_BYTES_MAX: usize = 200;
 
@@ -34,11 +36,27 @@ pub(super) fn run(
     let mut disks = Disks::default();
     let path = match control {
         Some(path) => path,
-        None => disks.control(DISKS)?,
+        None if progress.is_some() => disks.control(DISKS)?,
+        None => disks.control(DISKS_RUNNING)?,
     };
     let control = Control::open(&path, batch)?;
+    run_plan(&control, &mut disks, progress)
+}
+
+/// Reads the plan and runs it.
+pub(super) fn run_plan(
+    control: &Control,
+    disks: &mut Disks,
+    progress: Option<Progress>,
+) -> Result<bool, Error> {
     let plan = control.plan()?;
     let mut marker = control.marker()?;
+    console(&format!(
+        "legwatch-guest {}: {} steps, {} s after the kernel's start",
+        env!("CARGO_PKG_VERSION"),
+        plan.steps.len(),
+        uptime_s()
+    ));
     marker.tell(&Mark::Hello(hello(&plan, progress.is_some())))?;
     let mut facts = Facts::default();
     facts.provenance(&mut marker)?;
@@ -46,7 +64,7 @@ pub(super) fn run(
     let shared = Arc::new(Shared {
         run: plan.run,
         seed: plan.seed,
-        control,
+        control: control.clone(),
         gate: Gate::default(),
         stop: AtomicBool::new(false),
         background: AtomicUsize::new(0),
@@ -64,6 +82,12 @@ pub(super) fn run(
     facts.provenance(&mut marker)?;
     marker.tell(&Mark::Finish { ok })?;
     Ok(ok)
+}
+
+/// How long the kernel runs, as it says it itself.
+fn uptime_s() -> String {
+    let text = md::attribute(Path::new("/proc/uptime")).unwrap_or_default();
+    text.split(' ').next().unwrap_or("?").to_owned()
 }
 
 fn hello(plan: &Plan, init: bool) -> Hello {

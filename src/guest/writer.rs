@@ -6,8 +6,8 @@
 //!     └──────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Ends come before begins in a batch and are told as soon as they were reaped, with the next begins if there are any at that moment. A
-//! range is given back to other writers only when its end was told, so where the pattern forbids overlaps, marks never overlap either.
+//! Ends come before begins in a batch and are told as soon as they were reaped, with the next begins if these are ready or quickly made
+//! ready ([`FILL_BYTES_MAX`]): an end mark that is late proves less. With immutable buffers one request is made ready in advance. A range is given back to other writers only when its end was told, so where the pattern forbids overlaps, marks never overlap either.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -28,6 +28,9 @@ use crate::stamp::Stamp;
 
 /// The longest that a writer with used-up immutable buffers waits for md to come to rest.
 const QUIET: Duration = Duration::from_secs(120);
+
+/// The most bytes that are filled with stamps while ends wait to be told.
+const FILL_BYTES_MAX: usize = 32 << 10;
 
 /// What a writer did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,6 +85,8 @@ struct Writer<'a> {
     flags: IntentFlags,
     /// The next request, while it waits for its sectors or its buffer.
     next: Option<Planned>,
+    /// Its buffer, filled.
+    ready: Option<Place>,
     /// By token.
     flights: Vec<Option<Flight>>,
     in_flight: usize,
@@ -186,6 +191,7 @@ impl<'a> Writer<'a> {
             engine,
             flags,
             next: None,
+            ready: None,
             flights: vec![None; depth],
             in_flight: 0,
             ended: Vec::new(),
@@ -202,6 +208,9 @@ impl<'a> Writer<'a> {
             self.tell(&begun)?;
             self.submit(&begun)?;
             if self.in_flight > 0 {
+                if self.flags.immutable && stop == Stop::Full {
+                    self.prepare();
+                }
                 self.reap()?;
                 continue;
             }
@@ -218,7 +227,7 @@ impl<'a> Writer<'a> {
                 }
                 Stop::Gate => {
                     if pass.park() {
-                        self.buffers.renew();
+                        self.renew_buffers();
                     }
                 }
                 Stop::Buffers => self.renew(pass)?,
@@ -228,6 +237,7 @@ impl<'a> Writer<'a> {
 
     /// Plans requests until none can be begun, and fills their buffers.
     fn begin(&mut self, begun: &mut Vec<usize>) -> Result<Stop, Error> {
+        let mut filled = 0;
         loop {
             if self.order.shared.stops() {
                 return Ok(Stop::End);
@@ -242,69 +252,85 @@ impl<'a> Writer<'a> {
             let Some(token) = self.flights.iter().position(Option::is_none) else {
                 return Ok(Stop::Full);
             };
-            if self.next.is_none() {
-                self.next = self.order.generator.next();
-            }
-            let Some(mut planned) = self.next else {
+            let Some(planned) = self.plan() else {
                 return Ok(Stop::End);
             };
-            if planned.kind == Kind::Discard && !self.order.discards {
-                planned.kind = Kind::Write;
+            if planned.kind == Kind::Write && self.ready.is_none() {
+                filled += sys::sectors_len(planned.range.count());
+                if !self.ended.is_empty() && filled > FILL_BYTES_MAX {
+                    return Ok(Stop::Full);
+                }
+                if !self.prepare() {
+                    return Ok(Stop::Buffers);
+                }
             }
-            let place = match planned.kind {
-                Kind::Write => match self.buffers.take(sys::sectors_len(planned.range.count())) {
-                    Some(place) => Some(place),
-                    None => return Ok(Stop::Buffers),
-                },
-                Kind::Discard | Kind::Flush => None,
-            };
-            let free = match &self.order.busy {
-                Some(busy) if planned.kind != Kind::Flush => busy.take(planned.range),
-                _ => true,
-            };
-            if !free {
-                self.untake(place);
+            if let Some(busy) = &self.order.busy
+                && planned.kind != Kind::Flush
+                && !busy.take(planned.range)
+            {
                 return Ok(Stop::Sectors);
             }
             self.next = None;
-            let flight = self.fill(planned, place)?;
+            let place = self.ready.take();
+            let flight = self.take_off(planned, place)?;
             self.flights[token] = Some(flight);
             begun.push(token);
         }
     }
 
-    /// Gives a place back that was taken last and not used.
-    fn untake(&mut self, place: Option<Place>) {
-        if let Some(place) = place {
-            self.buffers.undo(place);
+    /// The next request.
+    fn plan(&mut self) -> Option<Planned> {
+        if self.next.is_none() {
+            self.next = self.order.generator.next();
+            if let Some(planned) = &mut self.next
+                && planned.kind == Kind::Discard
+                && !self.order.discards
+            {
+                planned.kind = Kind::Write;
+            }
         }
+        self.next
     }
 
-    fn fill(&mut self, planned: Planned, place: Option<Place>) -> Result<Flight, Error> {
+    /// Fills a buffer for the next request, if it is a write and that was not done yet. False if there is no buffer.
+    fn prepare(&mut self) -> bool {
+        let Some(planned) = self.plan() else {
+            return true;
+        };
+        if planned.kind != Kind::Write || self.ready.is_some() {
+            return true;
+        }
+        let len = sys::sectors_len(planned.range.count());
+        let Some(place) = self.buffers.take(len) else {
+            return false;
+        };
+        let bytes = self.buffers.bytes_mut(place);
+        for (sector, out) in planned
+            .range
+            .sectors()
+            .zip(bytes.chunks_exact_mut(SECTOR_BYTES))
+        {
+            let stamp = Stamp {
+                run: self.order.shared.run,
+                target: self.order.load.target,
+                sector,
+                writer: self.order.writer,
+                sequence: planned.sequence,
+            };
+            stamp.write(out);
+        }
+        self.ready = Some(place);
+        true
+    }
+
+    /// Makes a request ready to be told and submitted.
+    fn take_off(&mut self, planned: Planned, place: Option<Place>) -> Result<Flight, Error> {
         let Order { load, writer, .. } = self.order;
-        let mut slot = 0;
-        if let Some(place) = place {
-            slot = place.slot();
-            let bytes = self.buffers.bytes_mut(place);
-            for (sector, out) in planned
-                .range
-                .sectors()
-                .zip(bytes.chunks_exact_mut(SECTOR_BYTES))
-            {
-                let stamp = Stamp {
-                    run: self.order.shared.run,
-                    target: load.target,
-                    sector,
-                    writer,
-                    sequence: planned.sequence,
-                };
-                stamp.write(out);
-            }
-            if !self.flags.buffered
-                && let Some(pages) = self.buffers.news(writer, place, self.flags.pinned)
-            {
-                self.marker.tell_pages(&pages)?;
-            }
+        if let Some(place) = place
+            && !self.flags.buffered
+            && let Some(pages) = self.buffers.news(writer, place, self.flags.pinned)
+        {
+            self.marker.tell_pages(&pages)?;
         }
         let kind = match planned.kind {
             Kind::Write if load.buffers == plan::Buffers::Scribble => IntentKind::Unstamped,
@@ -321,7 +347,7 @@ impl<'a> Writer<'a> {
             sequence: planned.sequence,
             sector: planned.range.start(),
             count: u32::try_from(planned.range.count()).expect("at most 2048 sectors"),
-            slot,
+            slot: place.map_or(0, Place::slot),
             flags: IntentFlags {
                 immutable: self.flags.immutable && write,
                 dsync: self.flags.dsync && write,
@@ -436,7 +462,7 @@ impl<'a> Writer<'a> {
         let effect = match flight.intent.kind {
             IntentKind::Write if done.errno == 0 => Effect::Stamped {
                 writer,
-                sequence: u32::try_from(sequence).unwrap_or(u32::MAX),
+                sequence: u32::try_from(sequence).expect("the generator counts no further"),
             },
             IntentKind::Write | IntentKind::Discard | IntentKind::Flush | IntentKind::Unstamped => {
                 Effect::Unknown
@@ -477,9 +503,15 @@ impl<'a> Writer<'a> {
             )))
         })?;
         if fresh {
-            self.buffers.renew();
+            self.renew_buffers();
         }
         Ok(())
+    }
+
+    fn renew_buffers(&mut self) {
+        // Filled and never submitted: its place belongs to the pool again.
+        self.ready = None;
+        self.buffers.renew();
     }
 }
 
