@@ -28,6 +28,8 @@ use crate::run::supervise::Supervisor;
 use crate::scenario::Scenario;
 use crate::witness::wire::WitnessConfig;
 
+/// What the guest needs to see its legs.
+const LEG_MODULES: [&str; 2] = ["virtio_pci", "virtio_blk"];
 /// Descriptors in each queue of a leg.
 const QUEUE_SIZE: u16 = 256;
 
@@ -139,7 +141,11 @@ fn prepare(args: &RunArgs, scenario: &Scenario, progress: &mut Progress) -> Resu
         std::iter::once("mdadm").chain(scenario.guest.binaries.iter().map(String::as_str));
     let contents = Contents {
         agent,
-        modules: scenario.guest.modules.clone(),
+        modules: LEG_MODULES
+            .iter()
+            .map(|name| (*name).to_owned())
+            .chain(scenario.guest.modules.iter().cloned())
+            .collect(),
         modules_optional: Vec::new(),
         binaries: binaries.map(PathBuf::from).collect(),
         extra,
