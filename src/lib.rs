@@ -3,9 +3,23 @@
 //! The crate is the library behind two programs: `legwatch`, the vhost-user-blk backend, checker and launcher on the host, and
 //! `legwatch-guest`, init and agent in the guest. ARCHITECTURE.md has the flow on one page.
 
+pub mod block;
 pub mod cache;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod event;
+pub mod failure;
+pub mod guest;
 pub mod guest_health;
 pub mod initramfs;
 pub mod kernel;
+pub mod mark;
+pub mod plan;
 pub mod qemu;
+pub mod run;
+pub mod scenario;
+pub mod sequence;
+pub mod serve;
+pub mod stamp;
+pub mod witness;

@@ -1,1 +1,5 @@
-fn main() {}
+//! Init and agent in the guest, see [`legwatch::guest`].
+
+fn main() -> std::process::ExitCode {
+    legwatch::guest::main()
+}

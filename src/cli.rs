@@ -1,0 +1,186 @@
+//! The command line, as typed. What it means is worked out in [`crate::run`], [`crate::serve`] and their like.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A witness for mirrored storage that stands outside the guest.
+///
+/// legwatch is the disk under every leg of a mirror in a QEMU guest. It sees every request to every leg in one order, and says with proof
+/// whether what the guest wrote reached all legs, identical and right.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 120, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 clean · 1 findings · 125 inconclusive · 2 the user's mistake · 70 our own fault · 130 interrupted.\n\
+With --bisect the last three are 255, which stops `git bisect run`.";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot a guest on watched legs, run a scenario in it, and give a verdict.
+    Run(RunArgs),
+    /// Serve legs to a QEMU of your own; verdict and exit code at SIGTERM or Ctrl-C.
+    Serve(ServeArgs),
+    /// Run the checker over a recorded run.
+    Check(CheckArgs),
+    /// Print the report of a recorded run.
+    Report(ReportArgs),
+    /// Kernels: which there are, fetch one, what a kernel must have.
+    Kernel {
+        /// What about them.
+        #[command(subcommand)]
+        command: KernelCommand,
+    },
+    /// (internal) The witness under `run`: commands on standard input, notices on standard output.
+    #[command(hide = true)]
+    Witness {
+        /// Its configuration, JSON.
+        config: PathBuf,
+    },
+}
+
+/// `legwatch run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// A scenario's file, or the name of a built-in one (raid1, write-behind, …).
+    pub scenario: PathBuf,
+    /// debian:6.1 (the newest 6.1.x) | debian:6.16.3 | host | a built kernel tree | a bzImage[,modules=DIR].
+    #[arg(long, default_value = "debian:6.12")]
+    pub kernel: String,
+    /// Seed of everything that is chosen by chance; printed, default: random.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Folder for report, journal and console log; must be new or empty. Default: a fresh one, printed.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// How the guest is run.
+    #[arg(long, value_enum, default_value_t = AccelArg::Auto)]
+    pub accel: AccelArg,
+    /// Exit codes for `git bisect run`: 2, 70 and 130 become 255.
+    #[arg(long)]
+    pub bisect: bool,
+    /// End the run at the first proven finding.
+    #[arg(long)]
+    pub stop_on_finding: bool,
+    /// What is printed at the end.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+    /// Suspect findings decide too.
+    #[arg(long)]
+    pub strict: bool,
+    /// Added to the kernel's command line.
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// One more argument for QEMU (repeatable).
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub qemu: Vec<String>,
+    /// Virtual CPUs, instead of the scenario's.
+    #[arg(long)]
+    pub smp: Option<u16>,
+    /// The guest's memory in MiB, instead of the scenario's.
+    #[arg(long, value_name = "MIB")]
+    pub mem: Option<u32>,
+    /// A file to have in the guest: FILE or FILE:PATH-IN-GUEST (repeatable).
+    #[arg(long, value_name = "FILE")]
+    pub add: Vec<String>,
+}
+
+/// `legwatch serve`
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// A leg: NAME=mem:SIZE or NAME=file:PATH, then ,key=value for block_size, queues, read_only, write_cache, discard, write_zeroes, delay_ms,
+    /// write_delay_ms, late_fetch, data=START+COUNT (repeatable, 1 to 8).
+    #[arg(long = "leg", required = true, value_name = "NAME=MEDIUM")]
+    pub legs: Vec<String>,
+    /// Folder for the sockets (NAME.sock, control.sock).
+    #[arg(long)]
+    pub sockets: PathBuf,
+    /// Folder for report and journal; must be new or empty. Default: a fresh one, printed.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Which payloads the journal keeps.
+    #[arg(long, value_enum, default_value_t = RecordArg::Metadata)]
+    pub record: RecordArg,
+    /// A plan for the agent in your guest, as JSON; without one the control leg only takes marks.
+    #[arg(long)]
+    pub plan: Option<PathBuf>,
+    /// Suspect findings decide too.
+    #[arg(long)]
+    pub strict: bool,
+    /// What is printed at the end.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+}
+
+/// `legwatch check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The run's folder, or its journal.
+    pub run: PathBuf,
+    /// Suspect findings decide too.
+    #[arg(long)]
+    pub strict: bool,
+    /// What is printed.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+}
+
+/// `legwatch report`
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The run's folder.
+    pub run: PathBuf,
+    /// What is printed.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+}
+
+/// `legwatch kernel …`
+#[derive(Debug, Subcommand)]
+pub enum KernelCommand {
+    /// Kernels that can be fetched, and those in the cache.
+    List,
+    /// Fetch a kernel into the cache.
+    Fetch {
+        /// The kernel, as for `run --kernel`.
+        kernel: String,
+    },
+    /// The fragment of a kernel configuration that the scenarios need.
+    Config,
+}
+
+/// `--accel`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AccelArg {
+    /// KVM if it runs a guest to completion here, else TCG.
+    Auto,
+    /// KVM or nothing.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// `--record`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RecordArg {
+    /// Writes outside known data areas.
+    Metadata,
+    /// All writes.
+    All,
+    /// None.
+    None,
+}
+
+/// `--format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For people.
+    Text,
+    /// For programs; docs/report.schema.json describes it.
+    Json,
+}

@@ -1,0 +1,295 @@
+//! One boot under supervision: what its stages took, and how it ended.
+
+use std::time::{Duration, Instant};
+
+use crate::event::GuestEnd;
+use crate::mark::Mark;
+use crate::plan::{Plan, StepKind};
+use crate::scenario::file::BootEnd;
+
+/// A guest that says nothing has so long until its agent's first word. Generous: emulated, on a shared machine.
+const FIRST_WORD: Duration = Duration::from_secs(300);
+/// The least that a silent guest gets (design: max(60 s, 10 × boot time)).
+const SILENCE_MIN: Duration = Duration::from_secs(60);
+/// How long a guest whose plan is done may take to power off.
+const POWER_OFF: Duration = Duration::from_secs(60);
+
+/// What a boot's stages took, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// From QEMU's start to the agent's first mark.
+    pub boot_ms: u64,
+    /// Setup steps.
+    pub setup_ms: u64,
+    /// Workload steps.
+    pub workload_ms: u64,
+    /// Check steps and the last quiet point.
+    pub check_ms: u64,
+}
+
+impl std::ops::AddAssign for Stages {
+    fn add_assign(&mut self, other: Stages) {
+        self.boot_ms += other.boot_ms;
+        self.setup_ms += other.setup_ms;
+        self.workload_ms += other.workload_ms;
+        self.check_ms += other.check_ms;
+    }
+}
+
+/// What the supervisor should do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Go on waiting.
+    Wait,
+    /// Kill QEMU: this is how the boot ended.
+    Kill(GuestEnd),
+}
+
+/// The state of a boot, fed with what happens. Knows no process and no channel.
+#[derive(Debug)]
+pub struct Boot<'a> {
+    plan: &'a Plan,
+    end: BootEnd,
+    started: Instant,
+    hello: Option<Instant>,
+    finished: Option<Instant>,
+    last_sign: Instant,
+    last_events: u64,
+    step: Option<(u32, Instant)>,
+    stages: Stages,
+    last_console: String,
+}
+
+impl<'a> Boot<'a> {
+    /// A boot that begins now.
+    pub fn new(plan: &'a Plan, end: BootEnd, now: Instant) -> Boot<'a> {
+        Boot {
+            plan,
+            end,
+            started: now,
+            hello: None,
+            finished: None,
+            last_sign: now,
+            last_events: 0,
+            step: None,
+            stages: Stages::default(),
+            last_console: String::new(),
+        }
+    }
+
+    /// The name of what goes on now.
+    pub fn stage(&self) -> String {
+        match (self.finished, self.step, self.hello) {
+            (Some(_), _, _) => "power off".into(),
+            (None, Some((step, _)), _) => self.step_name(step).to_owned(),
+            (None, None, Some(_)) => "between steps".into(),
+            (None, None, None) => "boot".into(),
+        }
+    }
+
+    /// What the stages took so far.
+    pub fn stages(&self) -> Stages {
+        self.stages
+    }
+
+    fn step_name(&self, step: u32) -> &str {
+        usize::try_from(step)
+            .ok()
+            .and_then(|at| self.plan.steps.get(at))
+            .map_or("a step", |step| &step.name)
+    }
+
+    /// A mark came. `Some`: the name of a stage that begins.
+    pub fn mark(&mut self, mark: &Mark, now: Instant) -> Option<String> {
+        self.last_sign = now;
+        match mark {
+            Mark::Hello(_) => {
+                self.hello = Some(now);
+                self.stages.boot_ms = ms(now - self.started);
+                None
+            }
+            Mark::StepBegin { step } => {
+                self.step = Some((*step, now));
+                Some(self.step_name(*step).to_owned())
+            }
+            Mark::StepEnd { step, .. } => {
+                let (running, since) = self.step.take()?;
+                if running == *step {
+                    let took = ms(now - since);
+                    let kind = usize::try_from(*step)
+                        .ok()
+                        .and_then(|at| self.plan.steps.get(at))
+                        .map(|step| step.kind);
+                    match kind {
+                        Some(StepKind::Setup) => self.stages.setup_ms += took,
+                        Some(StepKind::Workload) => self.stages.workload_ms += took,
+                        Some(StepKind::Check) => self.stages.check_ms += took,
+                        None => {}
+                    }
+                }
+                None
+            }
+            Mark::Finish { .. } => {
+                self.finished = Some(now);
+                Some("power off".into())
+            }
+            Mark::Intent(_)
+            | Mark::Pages(_)
+            | Mark::Target(_)
+            | Mark::WorkloadEnd { .. }
+            | Mark::ReadBackEnd { .. }
+            | Mark::BadRead { .. }
+            | Mark::Quiet { .. }
+            | Mark::Fact { .. } => None,
+        }
+    }
+
+    /// The sequence stands at this number.
+    pub fn events(&mut self, last: u64, now: Instant) {
+        if last != self.last_events {
+            self.last_events = last;
+            self.last_sign = now;
+        }
+    }
+
+    /// The guest's console said something.
+    pub fn console(&mut self, line: &str, now: Instant) {
+        self.last_sign = now;
+        line.clone_into(&mut self.last_console);
+    }
+
+    /// Whether it is time to end it.
+    pub fn next(&self, now: Instant) -> Next {
+        if let Some(finished) = self.finished {
+            if self.end == BootEnd::Kill {
+                return Next::Kill(GuestEnd::Killed {
+                    why: "killed after its last step, as the scenario says".into(),
+                });
+            }
+            if now - finished > POWER_OFF {
+                let why = format!(
+                    "did not power off within {} s of the end of its plan",
+                    POWER_OFF.as_secs()
+                );
+                return Next::Kill(GuestEnd::Hung { why });
+            }
+            return Next::Wait;
+        }
+        let limit = match self.hello {
+            None => FIRST_WORD,
+            Some(hello) => SILENCE_MIN.max(10 * (hello - self.started)),
+        };
+        if now - self.last_sign <= limit {
+            return Next::Wait;
+        }
+        let last = if self.last_console.is_empty() {
+            "nothing".to_owned()
+        } else {
+            format!("`{}`", self.last_console)
+        };
+        let why = format!(
+            "no request, mark or console line for {} s in stage `{}`; the console's last line: {last}",
+            limit.as_secs(),
+            self.stage()
+        );
+        Next::Kill(if self.hello.is_some() {
+            GuestEnd::Hung { why }
+        } else {
+            GuestEnd::Lost {
+                why: format!("never booted: {why}"),
+            }
+        })
+    }
+
+    /// How it ended, when QEMU ended by itself.
+    pub fn exited(&self, status: &str) -> GuestEnd {
+        match (self.finished, self.hello) {
+            (Some(_), _) => GuestEnd::PoweredOff,
+            (None, Some(_)) => GuestEnd::Lost {
+                why: format!("QEMU ended ({status}) in stage `{}`", self.stage()),
+            },
+            (None, None) => GuestEnd::Lost {
+                why: format!("never booted: QEMU ended ({status}) before the agent's first word"),
+            },
+        }
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mark::Hello;
+
+    fn plan() -> Plan {
+        Plan {
+            version: 1,
+            run: 1,
+            seed: 1,
+            boot: 1,
+            legs: vec![],
+            steps: vec![],
+        }
+    }
+
+    fn hello() -> Mark {
+        Mark::Hello(Hello {
+            agent: String::new(),
+            release: String::new(),
+            boot: 1,
+            init: true,
+            tainted: 0,
+        })
+    }
+
+    #[test]
+    fn a_guest_that_ends_is_called_what_it_was() {
+        let (plan, now) = (plan(), crate::clock::now());
+        let mut boot = Boot::new(&plan, BootEnd::PowerOff, now);
+        assert!(
+            matches!(boot.exited("status 0"), GuestEnd::Lost { why } if why.starts_with("never booted"))
+        );
+        boot.mark(&hello(), now);
+        assert!(
+            matches!(boot.exited("status 0"), GuestEnd::Lost { why } if why.contains("between steps"))
+        );
+        boot.mark(&Mark::Finish { ok: true }, now);
+        assert_eq!(boot.exited("status 0"), GuestEnd::PoweredOff);
+        assert_eq!(boot.next(now), Next::Wait);
+    }
+
+    #[test]
+    fn silence_is_a_hang_only_after_the_agents_first_word() {
+        let (plan, start) = (plan(), crate::clock::now());
+        let mut boot = Boot::new(&plan, BootEnd::PowerOff, start);
+        let late = start + FIRST_WORD + Duration::from_secs(1);
+        assert!(
+            matches!(boot.next(late), Next::Kill(GuestEnd::Lost { why }) if why.starts_with("never booted"))
+        );
+        boot.mark(&hello(), start + Duration::from_secs(7));
+        boot.console("last words", start + Duration::from_secs(8));
+        assert_eq!(boot.next(start + Duration::from_secs(70)), Next::Wait);
+        let late = start + Duration::from_secs(79);
+        assert!(
+            matches!(boot.next(late), Next::Kill(GuestEnd::Hung { why }) if why.contains("`last words`"))
+        );
+        boot.events(77, late);
+        assert_eq!(boot.next(late), Next::Wait);
+    }
+
+    #[test]
+    fn a_boot_that_ends_by_a_kill_is_killed_after_its_plan() {
+        let (plan, now) = (plan(), crate::clock::now());
+        let mut boot = Boot::new(&plan, BootEnd::Kill, now);
+        boot.mark(&hello(), now);
+        assert_eq!(boot.next(now), Next::Wait);
+        boot.mark(&Mark::Finish { ok: true }, now);
+        assert!(matches!(
+            boot.next(now),
+            Next::Kill(GuestEnd::Killed { .. })
+        ));
+    }
+}

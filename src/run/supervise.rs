@@ -1,0 +1,200 @@
+//! The supervisor's loop: one witness, one QEMU a boot, and whoever dies, no QEMU is left.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use crate::clock;
+use crate::event::GuestEnd;
+use crate::failure::Failure;
+use crate::plan::Plan;
+use crate::qemu;
+use crate::run::boot::{Boot, Next, Stages};
+use crate::run::child::WitnessChild;
+use crate::run::happening::{Happening, catch_signals};
+use crate::run::progress::Progress;
+use crate::scenario::file::BootEnd;
+use crate::witness::wire::{Command, Notice, Summary};
+
+/// How often the loop looks at the clock when nothing happens.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The supervisor.
+#[derive(Debug)]
+pub struct Supervisor {
+    happenings: Receiver<Happening>,
+    sender: Sender<Happening>,
+    witness: WitnessChild,
+    progress: Progress,
+    legs: Vec<String>,
+    sockets: Vec<(String, PathBuf)>,
+    console: BufWriter<File>,
+    stop_on_finding: bool,
+    interrupted: bool,
+    findings: u64,
+    stages: Stages,
+}
+
+impl Supervisor {
+    /// Starts the witness and waits until its sockets listen.
+    ///
+    /// # Errors
+    /// What the witness says it can't do, or a process that can't be started.
+    pub fn start(config: &Path, console: File, legs: Vec<String>, stop_on_finding: bool, progress: Progress) -> Result<Supervisor, Failure> {
+        let (sender, happenings) = channel();
+        catch_signals(sender.clone()).map_err(Failure::internal)?;
+        let witness = WitnessChild::start(config, sender.clone()).map_err(Failure::internal)?;
+        let mut supervisor = Supervisor {
+            happenings,
+            sender,
+            witness,
+            progress,
+            legs,
+            sockets: Vec::new(),
+            console: BufWriter::new(console),
+            stop_on_finding,
+            interrupted: false,
+            findings: 0,
+            stages: Stages::default(),
+        };
+        loop {
+            match supervisor.wait()? {
+                Some(Happening::Notice(Notice::Ready { sockets })) => {
+                    supervisor.sockets = sockets;
+                    return Ok(supervisor);
+                }
+                Some(Happening::Interrupted) => return Err(Failure::Interrupted),
+                _ => {}
+            }
+        }
+    }
+
+    /// Each leg's socket, by name; last the control leg's.
+    pub fn sockets(&self) -> &[(String, PathBuf)] {
+        &self.sockets
+    }
+
+    /// Whether the run is to end now.
+    pub fn stopped(&self) -> bool {
+        self.interrupted || (self.stop_on_finding && self.findings > 0)
+    }
+
+    /// Runs one boot to its end. `Ok(true)`: as its scenario has it, so that the next one may follow.
+    ///
+    /// # Errors
+    /// If QEMU can't be started, or the witness is gone.
+    pub fn boot(&mut self, plan: &Plan, end: BootEnd, command: &qemu::Command) -> Result<bool, Failure> {
+        let number = plan.boot;
+        self.witness.tell(&Command::Boot { boot: number, plan: Box::new(plan.clone()) });
+        let mut boot = Boot::new(plan, end, clock::now());
+        self.progress.stage(&format!("boot {number}: booting"));
+        let console = self.sender.clone();
+        let exited = self.sender.clone();
+        let mut guest = qemu::spawn(
+            command,
+            move |line| {
+                let _supervisor_is_gone = console.send(Happening::Console(line));
+            },
+            move |status| {
+                let _supervisor_is_gone = exited.send(Happening::QemuExited(status));
+            },
+        )
+        .map_err(Failure::inconclusive)?;
+        let mut killed: Option<GuestEnd> = None;
+        let how = loop {
+            let happening = self.wait()?;
+            let now = clock::now();
+            match happening {
+                Some(Happening::Notice(Notice::Mark(mark))) => {
+                    if let Some(stage) = boot.mark(&mark, now) {
+                        self.progress.stage(&format!("boot {number}: {stage}"));
+                    }
+                }
+                Some(Happening::Notice(Notice::Live(live))) => {
+                    boot.events(live.events, now);
+                    self.progress.live(&live, &self.legs);
+                }
+                Some(Happening::Console(line)) => {
+                    boot.console(&line, now);
+                    writeln!(self.console, "{line}").map_err(Failure::internal)?;
+                    self.witness.tell(&Command::Console { line });
+                }
+                Some(Happening::QemuExited(status)) => break killed.unwrap_or_else(|| boot.exited(&status)),
+                _ => {}
+            }
+            if killed.is_none() {
+                let next = if self.interrupted {
+                    Next::Kill(GuestEnd::Killed { why: "the run was interrupted".into() })
+                } else if self.stopped() {
+                    Next::Kill(GuestEnd::Killed { why: "stopped at the first finding".into() })
+                } else {
+                    boot.next(now)
+                };
+                if let Next::Kill(how) = next {
+                    guest.kill();
+                    killed = Some(how);
+                }
+            }
+        };
+        self.console.flush().map_err(Failure::internal)?;
+        self.stages += boot.stages();
+        let in_order = match (&how, end) {
+            (GuestEnd::PoweredOff, _) => true,
+            (GuestEnd::Killed { .. }, BootEnd::Kill) => !self.stopped(),
+            (GuestEnd::Killed { .. } | GuestEnd::Lost { .. } | GuestEnd::Hung { .. }, _) => false,
+        };
+        self.witness.tell(&Command::GuestEnded { boot: number, how });
+        Ok(in_order)
+    }
+
+    /// Ends the witness and takes its verdict.
+    ///
+    /// # Errors
+    /// If the witness is gone or can't write its report.
+    pub fn finish(mut self) -> Result<(Summary, Stages), Failure> {
+        self.progress.stage("verdict");
+        self.witness.tell(&Command::Finish { interrupted: self.interrupted });
+        loop {
+            if let Some(Happening::Notice(Notice::Done(summary))) = self.wait()? {
+                self.witness.wait();
+                self.progress.end();
+                if self.interrupted {
+                    eprintln!("legwatch: interrupted; what was seen until then is kept");
+                }
+                return Ok((summary, self.stages));
+            }
+        }
+    }
+
+    /// The next happening, if one comes soon. What every stage must react to is dealt with here.
+    fn wait(&mut self) -> Result<Option<Happening>, Failure> {
+        let happening = match self.happenings.recv_timeout(TICK) {
+            Ok(happening) => happening,
+            Err(RecvTimeoutError::Timeout) => return Ok(None),
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the supervisor holds a sender itself"),
+        };
+        match &happening {
+            Happening::Interrupted => {
+                self.interrupted = true;
+                self.progress.line("legwatch: interrupted; ending the guest and keeping what was seen");
+            }
+            Happening::Notice(Notice::Finding(headline)) => {
+                self.findings += 1;
+                self.progress.line(&format!("finding: {headline}"));
+            }
+            Happening::Notice(Notice::Failed { message, user }) => {
+                self.progress.end();
+                return Err(if *user { Failure::user(message.clone()) } else { Failure::internal(message.clone()) });
+            }
+            Happening::Nonsense(text) => return Err(Failure::internal(format!("the witness said something odd: {text}"))),
+            Happening::WitnessGone => {
+                self.progress.end();
+                return Err(Failure::internal("the witness's process ended before its verdict; its journal up to then is kept"));
+            }
+            Happening::Notice(_) | Happening::Console(_) | Happening::QemuExited(_) => {}
+        }
+        Ok(Some(happening))
+    }
+}

@@ -1,0 +1,296 @@
+//! The scenario's file as it is written: every table and key, unknown ones refused.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::size::Size;
+use crate::config::Record;
+use crate::mark::Mapping;
+use crate::plan::{Buffers, Engine, Pattern, WriteLoad};
+
+/// The whole file. `setup`, `workload`, `check` and `end` are the first boot's; `[[boot]]` tables follow it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioFile {
+    /// Its name.
+    pub name: String,
+    /// What it shows, and which bug or promise it comes from.
+    pub about: String,
+    /// The guest.
+    #[serde(default)]
+    pub guest: GuestFile,
+    /// The legs by name; their order is that of the names.
+    pub legs: BTreeMap<String, LegFile>,
+    /// Steps whose failure means that it could not be tested.
+    #[serde(default)]
+    pub setup: Vec<StepFile>,
+    /// The work that is watched.
+    #[serde(default)]
+    pub workload: Vec<StepFile>,
+    /// Steps whose failure is a finding.
+    #[serde(default)]
+    pub check: Vec<StepFile>,
+    /// How the first boot ends.
+    #[serde(default)]
+    pub end: BootEnd,
+    /// Further boots over the same legs.
+    #[serde(default)]
+    pub boot: Vec<BootFile>,
+    /// What must come of it.
+    #[serde(default)]
+    pub expect: ExpectFile,
+    /// What the journal keeps of payloads.
+    #[serde(default)]
+    pub record: Record,
+}
+
+/// One boot.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BootFile {
+    /// As in [`ScenarioFile`].
+    pub setup: Vec<StepFile>,
+    /// As in [`ScenarioFile`].
+    pub workload: Vec<StepFile>,
+    /// As in [`ScenarioFile`].
+    pub check: Vec<StepFile>,
+    /// How it ends.
+    pub end: BootEnd,
+}
+
+/// How a boot ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootEnd {
+    /// A last quiet point is declared and the guest powers off.
+    #[default]
+    PowerOff,
+    /// QEMU is killed as soon as the last step is done: completed writes stay, as after a reset of the machine.
+    Kill,
+}
+
+/// The guest.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GuestFile {
+    /// Virtual CPUs.
+    pub smp: u16,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Kernel modules to load, besides those that the legs need.
+    pub modules: Vec<String>,
+    /// Programs of the host to have in the guest, besides mdadm and busybox.
+    pub binaries: Vec<String>,
+    /// Added to the kernel's command line.
+    pub append: String,
+}
+
+impl Default for GuestFile {
+    fn default() -> GuestFile {
+        GuestFile {
+            smp: 2,
+            memory_mib: 512,
+            modules: vec!["raid1".into()],
+            binaries: vec![],
+            append: String::new(),
+        }
+    }
+}
+
+/// One leg.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LegFile {
+    /// Size of a leg of memory (`"64M"`).
+    pub size: Option<Size>,
+    /// A raw image instead.
+    pub file: Option<PathBuf>,
+    /// Logical block size in bytes: 512 or 4096.
+    #[serde(default = "block_512")]
+    pub block_size: u32,
+    /// Queues, 1 to 16.
+    #[serde(default = "one")]
+    pub queues: u16,
+    /// Writes are refused.
+    #[serde(default)]
+    pub read_only: bool,
+    /// A volatile write cache is offered.
+    #[serde(default = "yes")]
+    pub write_cache: bool,
+    /// Discard is offered.
+    #[serde(default = "yes")]
+    pub discard: bool,
+    /// Write zeroes is offered.
+    #[serde(default = "yes")]
+    pub write_zeroes: bool,
+    /// Every answer comes so many milliseconds late.
+    #[serde(default)]
+    pub delay_ms: u32,
+    /// Every write's answer comes so many milliseconds late, in addition.
+    #[serde(default)]
+    pub write_delay_ms: u32,
+    /// Payloads are fetched just before completion.
+    #[serde(default)]
+    pub late_fetch: bool,
+}
+
+fn block_512() -> u32 {
+    512
+}
+
+fn one() -> u16 {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One step: exactly one of `run`, `write`, `read_back`, `quiet`, `join`, `fact`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepFile {
+    /// Its name in progress and report; default: what it does.
+    pub name: Option<String>,
+    /// A command for the guest's `sh`.
+    pub run: Option<String>,
+    /// Stamped writes.
+    pub write: Option<WriteFile>,
+    /// Reads back what was written to a device.
+    pub read_back: Option<String>,
+    /// A quiet point.
+    pub quiet: Option<bool>,
+    /// Waits for the steps in the background.
+    pub join: Option<bool>,
+    /// Tells the first line of a file of the guest.
+    pub fact: Option<FactFile>,
+    /// Runs beside the steps after it.
+    #[serde(default)]
+    pub background: bool,
+    /// The longest it may take, in seconds.
+    pub timeout_s: Option<u32>,
+}
+
+/// A fact to be told.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FactFile {
+    /// Its name.
+    pub name: String,
+    /// The file.
+    pub path: String,
+}
+
+/// Stamped writes; the keys are those of [`WriteLoad`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriteFile {
+    /// The device in the guest.
+    pub device: String,
+    /// How many.
+    pub writes: u64,
+    /// Threads.
+    #[serde(default = "one")]
+    pub writers: u16,
+    /// Sizes in bytes, one by chance for each write.
+    #[serde(default = "sizes_4k")]
+    pub sizes: Vec<Size>,
+    /// Where they go.
+    #[serde(default)]
+    pub pattern: Pattern,
+    /// The area's first sector.
+    #[serde(default)]
+    pub start: u64,
+    /// The area's sectors; 0: all.
+    #[serde(default)]
+    pub count: u64,
+    /// How they are made.
+    #[serde(default)]
+    pub engine: Engine,
+    /// In flight a writer.
+    #[serde(default = "depth_8")]
+    pub depth: u32,
+    /// What happens to buffers.
+    #[serde(default)]
+    pub buffers: Buffers,
+    /// O_DSYNC.
+    #[serde(default)]
+    pub dsync: bool,
+    /// An fsync after so many writes of a writer; 0: none.
+    #[serde(default)]
+    pub fsync_every: u32,
+    /// Discards in a hundred requests.
+    #[serde(default)]
+    pub discard_percent: u8,
+    /// How the device's sectors lie on the array.
+    #[serde(default = "identity")]
+    pub mapping: Mapping,
+}
+
+fn sizes_4k() -> Vec<Size> {
+    vec!["4K".parse().expect("a size")]
+}
+
+fn depth_8() -> u32 {
+    8
+}
+
+fn identity() -> Mapping {
+    Mapping::Identity
+}
+
+impl WriteFile {
+    /// The agent's form of it.
+    ///
+    /// # Errors
+    /// What makes no sense, in words.
+    pub(super) fn load(self, target: u16, first_writer: u16) -> Result<WriteLoad, String> {
+        let sizes = self
+            .sizes
+            .iter()
+            .map(|size| {
+                u32::try_from(size.bytes()).map_err(|_| format!("size {size}; use at most 1M"))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let load = WriteLoad {
+            device: self.device,
+            target,
+            mapping: self.mapping,
+            first_writer,
+            writers: self.writers,
+            writes: self.writes,
+            sizes,
+            pattern: self.pattern,
+            start: self.start,
+            count: self.count,
+            engine: self.engine,
+            depth: self.depth,
+            buffers: self.buffers,
+            dsync: self.dsync,
+            fsync_every: self.fsync_every,
+            discard_percent: self.discard_percent,
+        };
+        super::check_load(&load)?;
+        Ok(load)
+    }
+}
+
+/// What must come of it. What is unmet makes the run inconclusive: it did not exercise what it was for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExpectFile {
+    /// At least so many writes of the workload were acknowledged.
+    pub writes_min: u64,
+    /// Write-behind was seen: the array acknowledged before a write-mostly leg had completed.
+    pub write_behind: bool,
+    /// Every intended sector was seen on every leg and compared.
+    pub all_compared: bool,
+    /// No sector was excused.
+    pub no_excuses: bool,
+    /// At least so many flushes reached every leg.
+    pub flushes_min: u64,
+    /// At least so many discards reached every leg.
+    pub discards_min: u64,
+}

@@ -1,0 +1,406 @@
+//! A scenario: what guest, which legs, what is done, what must come of it. A TOML file, checked whole before anything starts.
+//!
+//! The file's forms are in [`file`]; this module turns them into what the run uses: [`LegConfig`]s and one [`Plan`] a boot.
+
+pub mod file;
+mod size;
+
+use std::path::{Path, PathBuf};
+
+use crate::block::LEGS_MAX;
+use crate::config::{LegConfig, MediumConfig, Record};
+use crate::plan::{PLAN_VERSION, Plan, Step, StepAction, StepKind, WriteLoad};
+use crate::scenario::file::{BootEnd, ExpectFile, GuestFile, LegFile, ScenarioFile, StepFile};
+
+pub use size::{Size, SizeError};
+
+/// The scenarios that every installed legwatch knows, by name.
+pub const EMBEDDED: &[(&str, &str)] = &include!("embedded.rs");
+
+/// A step's time limit in seconds when the scenario names none. Generous: emulated machines are slow, and shared ones slower.
+const STEP_TIMEOUT_S: u32 = 600;
+
+/// A scenario, checked.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Its name.
+    pub name: String,
+    /// What it shows and where that comes from.
+    pub about: String,
+    /// The guest.
+    pub guest: GuestFile,
+    /// The legs, in the order of their names.
+    pub legs: Vec<LegConfig>,
+    /// The boots; at least one.
+    pub boots: Vec<Boot>,
+    /// What must come of it.
+    pub expect: ExpectFile,
+    /// What the journal keeps.
+    pub record: Record,
+    /// The text as it was read, for the journal.
+    pub text: String,
+}
+
+/// One boot: its steps and how it ends.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    /// What the agent does.
+    pub steps: Vec<Step>,
+    /// How it ends.
+    pub end: BootEnd,
+}
+
+/// Why a scenario can't be used: one sentence that says what, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// No such file and no such embedded scenario.
+    #[error("no scenario {}: it is no file, and the built-in ones are {known}", .path.display())]
+    Unknown {
+        /// As given.
+        path: PathBuf,
+        /// The embedded names.
+        known: String,
+    },
+    /// The file can't be read.
+    #[error("scenario {} can't be read", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong type.
+    #[error("scenario {}: {message}", .path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// The parser's message, with line and column.
+        message: String,
+    },
+    /// TOML, but it makes no sense.
+    #[error("scenario {}: {message}", .path.display())]
+    Sense {
+        /// The file.
+        path: PathBuf,
+        /// What, where, what to do.
+        message: String,
+    },
+}
+
+impl Scenario {
+    /// Reads a scenario from a file, or, if there is none of that path, the embedded one of that name.
+    ///
+    /// # Errors
+    /// [`ScenarioError`], before anything was started or written.
+    pub fn load(path: &Path) -> Result<Scenario, ScenarioError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => match embedded(path) {
+                Some(text) => text.to_owned(),
+                None => {
+                    let known = EMBEDDED
+                        .iter()
+                        .map(|(name, _)| *name)
+                        .collect::<Vec<_>>()
+                        .join(", ");
+                    return Err(ScenarioError::Unknown {
+                        path: path.to_owned(),
+                        known,
+                    });
+                }
+            },
+            Err(source) => {
+                return Err(ScenarioError::Read {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        };
+        Scenario::parse(&text, path)
+    }
+
+    /// Reads a scenario from its text; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`ScenarioError::Toml`] and [`ScenarioError::Sense`].
+    pub fn parse(text: &str, path: &Path) -> Result<Scenario, ScenarioError> {
+        let file: ScenarioFile = toml::from_str(text).map_err(|error| ScenarioError::Toml {
+            path: path.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        resolve(file, text).map_err(|message| ScenarioError::Sense {
+            path: path.to_owned(),
+            message,
+        })
+    }
+
+    /// The plan of one boot, for the agent.
+    ///
+    /// # Panics
+    /// If `boot` (from 1) is none of the scenario's.
+    pub fn plan(&self, boot: u32, run: u64, seed: u64) -> Plan {
+        let at = usize::try_from(boot).expect("a small number") - 1;
+        Plan {
+            version: PLAN_VERSION,
+            run,
+            seed,
+            boot,
+            legs: self.legs.iter().map(|leg| leg.name.clone()).collect(),
+            steps: self.boots[at].steps.clone(),
+        }
+    }
+}
+
+fn embedded(path: &Path) -> Option<&'static str> {
+    let name = path.to_str()?;
+    EMBEDDED
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, text)| *text)
+}
+
+fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
+    if file.legs.is_empty() {
+        return Err("no legs; add a [legs.a] with a size".into());
+    }
+    if file.legs.len() > LEGS_MAX {
+        return Err(format!(
+            "{} legs; at most {LEGS_MAX} are served",
+            file.legs.len()
+        ));
+    }
+    let legs = file
+        .legs
+        .iter()
+        .map(|(name, leg)| leg_config(name, leg))
+        .collect::<Result<Vec<_>, _>>()?;
+    check_guest(&file.guest)?;
+    let mut targets = Targets::default();
+    let mut boots = Vec::new();
+    let first = file::BootFile {
+        setup: file.setup,
+        workload: file.workload,
+        check: file.check,
+        end: file.end,
+    };
+    for (at, boot) in std::iter::once(first).chain(file.boot).enumerate() {
+        let number = at + 1;
+        let mut steps = Vec::new();
+        let kinds = [
+            (StepKind::Setup, "setup", boot.setup),
+            (StepKind::Workload, "workload", boot.workload),
+            (StepKind::Check, "check", boot.check),
+        ];
+        for (kind, word, list) in kinds {
+            for (place, step) in list.into_iter().enumerate() {
+                let place = format!("boot {number}, {word} step {}", place + 1);
+                steps.push(
+                    targets
+                        .step(kind, step)
+                        .map_err(|why| format!("{place}: {why}"))?,
+                );
+            }
+        }
+        if boot.end == BootEnd::PowerOff {
+            steps.push(Step {
+                kind: StepKind::Check,
+                name: "last quiet point".into(),
+                action: StepAction::Quiet {
+                    timeout_s: STEP_TIMEOUT_S,
+                },
+                background: false,
+            });
+        }
+        boots.push(Boot {
+            steps,
+            end: boot.end,
+        });
+    }
+    if !boots
+        .iter()
+        .flat_map(|boot| &boot.steps)
+        .any(|step| step.kind == StepKind::Workload)
+    {
+        return Err("no [[workload]] step; a scenario that writes nothing shows nothing".into());
+    }
+    Ok(Scenario {
+        name: file.name,
+        about: file.about,
+        guest: file.guest,
+        legs,
+        boots,
+        expect: file.expect,
+        record: file.record,
+        text: text.to_owned(),
+    })
+}
+
+fn check_guest(guest: &GuestFile) -> Result<(), String> {
+    if !(1..=16).contains(&guest.smp) {
+        return Err(format!("[guest] smp = {}; use 1 to 16", guest.smp));
+    }
+    if !(128..=65_536).contains(&guest.memory_mib) {
+        return Err(format!(
+            "[guest] memory_mib = {}; use 128 to 65536",
+            guest.memory_mib
+        ));
+    }
+    Ok(())
+}
+
+fn leg_config(name: &str, leg: &LegFile) -> Result<LegConfig, String> {
+    let medium = match (&leg.size, &leg.file) {
+        (Some(size), None) => MediumConfig::Mem {
+            bytes: size.bytes(),
+        },
+        (None, Some(path)) => MediumConfig::File { path: path.clone() },
+        (None, None) => return Err(format!("leg {name}: give it a size (memory) or a file")),
+        (Some(_), Some(_)) => {
+            return Err(format!(
+                "leg {name}: size and file at once; a file has its own size"
+            ));
+        }
+    };
+    let config = LegConfig {
+        medium,
+        block_size: leg.block_size,
+        queues: leg.queues,
+        read_only: leg.read_only,
+        write_cache: leg.write_cache,
+        discard: leg.discard,
+        write_zeroes: leg.write_zeroes,
+        delay_ms: leg.delay_ms,
+        write_delay_ms: leg.write_delay_ms,
+        late_fetch: leg.late_fetch,
+        ..LegConfig::memory(name, 0)
+    };
+    config.check()?;
+    Ok(config)
+}
+
+/// Gives devices their target numbers and writers theirs, over all boots.
+#[derive(Default)]
+struct Targets {
+    devices: Vec<String>,
+    writers: u16,
+}
+
+impl Targets {
+    fn number(&mut self, device: &str) -> u16 {
+        let at = self
+            .devices
+            .iter()
+            .position(|known| known == device)
+            .unwrap_or_else(|| {
+                self.devices.push(device.to_owned());
+                self.devices.len() - 1
+            });
+        u16::try_from(at).expect("a scenario has few devices")
+    }
+
+    fn step(&mut self, kind: StepKind, step: StepFile) -> Result<Step, String> {
+        let StepFile {
+            name,
+            run,
+            write,
+            read_back,
+            quiet,
+            join,
+            fact,
+            background,
+            timeout_s,
+        } = step;
+        let timeout_s = timeout_s.unwrap_or(STEP_TIMEOUT_S);
+        if timeout_s == 0 {
+            return Err("timeout_s = 0; give it time".into());
+        }
+        let mut actions = Vec::new();
+        if let Some(command) = run {
+            actions.push((
+                command.lines().next().unwrap_or("").to_owned(),
+                StepAction::Shell { command, timeout_s },
+            ));
+        }
+        if let Some(write) = write {
+            let about = format!("{} writes to {}", write.writes, write.device);
+            let target = self.number(&write.device);
+            let first_writer = self.writers;
+            let load = write.load(target, first_writer)?;
+            self.writers = first_writer
+                .checked_add(load.writers)
+                .ok_or("more than 65535 writers in all")?;
+            actions.push((about, StepAction::Write(Box::new(load))));
+        }
+        if let Some(device) = read_back {
+            actions.push((
+                format!("read back {device}"),
+                StepAction::ReadBack { device },
+            ));
+        }
+        if quiet == Some(true) {
+            actions.push(("quiet point".into(), StepAction::Quiet { timeout_s }));
+        }
+        if join == Some(true) {
+            actions.push(("join".into(), StepAction::Join));
+        }
+        if let Some(fact) = fact {
+            actions.push((
+                format!("fact {}", fact.name),
+                StepAction::Fact {
+                    name: fact.name,
+                    path: fact.path,
+                },
+            ));
+        }
+        let count = actions.len();
+        let Some((about, action)) = actions.pop().filter(|_| count == 1) else {
+            return Err(format!(
+                "{count} actions; give it exactly one of run, write, read_back, quiet, join, fact"
+            ));
+        };
+        if background && kind == StepKind::Setup {
+            return Err("background = true in a setup step; only workload and check steps run beside others".into());
+        }
+        Ok(Step {
+            kind,
+            name: name.unwrap_or(about),
+            action,
+            background,
+        })
+    }
+}
+
+/// Whether a load can be what its words say.
+fn check_load(load: &WriteLoad) -> Result<(), String> {
+    if load.writes == 0 {
+        return Err("writes = 0; a workload that writes nothing shows nothing".into());
+    }
+    if !(1..=64).contains(&load.depth) {
+        return Err(format!("depth = {}; use 1 to 64", load.depth));
+    }
+    if !(1..=64).contains(&load.writers) {
+        return Err(format!("writers = {}; use 1 to 64", load.writers));
+    }
+    if load.sizes.is_empty() {
+        return Err("sizes = []; give at least one size in bytes".into());
+    }
+    if let Some(size) = load
+        .sizes
+        .iter()
+        .find(|size| !(512..=1 << 20).contains(*size) || *size % 512 != 0)
+    {
+        return Err(format!(
+            "size {size}; use multiples of 512 from 512 to 1048576 bytes"
+        ));
+    }
+    if load.discard_percent > 100 {
+        return Err(format!(
+            "discard_percent = {}; use 0 to 100",
+            load.discard_percent
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+use std::path::Path;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Scenario, String> {
+    Scenario::parse(text, Path::new("x.toml")).map_err(|error| error.to_string())
+}
+
+const SMALL: &str = r#"
+name = "small"
+about = "the least that makes sense"
+[legs.a]
+size = "1M"
+[[workload]]
+write = { device = "/dev/md0", writes = 1 }
+"#;
+
+#[test]
+fn every_built_in_scenario_makes_sense() {
+    for (name, text) in EMBEDDED {
+        let scenario = parse(text).unwrap();
+        assert_eq!(&scenario.name, name);
+        assert!(!scenario.about.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn a_last_quiet_point_is_added() {
+    let scenario = parse(SMALL).unwrap();
+    let plan = scenario.plan(1, 7, 9);
+    assert_eq!((plan.run, plan.seed, plan.boot), (7, 9, 1));
+    assert!(matches!(
+        plan.steps.last().unwrap().action,
+        StepAction::Quiet { .. }
+    ));
+}
+
+#[test]
+fn steps_that_write_to_one_device_have_one_target_and_writers_of_their_own() {
+    let text = format!(
+        "{SMALL}[[workload]]\nwrite = {{ device = \"/dev/md0\", writes = 1, writers = 3 }}\n\
+         [[workload]]\nwrite = {{ device = \"/dev/md1\", writes = 1 }}\n"
+    );
+    let scenario = parse(&text).unwrap();
+    let loads: Vec<_> = scenario.boots[0]
+        .steps
+        .iter()
+        .filter_map(|step| match &step.action {
+            StepAction::Write(load) => Some((load.target, load.first_writer, load.writers)),
+            StepAction::Shell { .. }
+            | StepAction::ReadBack { .. }
+            | StepAction::Quiet { .. }
+            | StepAction::Join
+            | StepAction::Fact { .. } => None,
+        })
+        .collect();
+    assert_eq!(loads, [(0, 0, 1), (0, 1, 3), (1, 4, 1)]);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_in_words() {
+    let cases = [
+        (
+            "[legs.a]\nsize = \"1M\"",
+            "[legs.a]\nsize = \"0\"",
+            "leg a: size 0",
+        ),
+        (
+            "[legs.a]\nsize = \"1M\"",
+            "[legs.a]",
+            "leg a: give it a size",
+        ),
+        (
+            "size = \"1M\"",
+            "size = \"1M\"\nsise = 3",
+            "unknown field `sise`",
+        ),
+        (
+            "size = \"1M\"",
+            "size = \"1M\"\nblock_size = 1024",
+            "block size 1024",
+        ),
+        ("[legs.a]", "[legs.\"a/b\"]", "leg name `a/b`"),
+        ("[legs.a]", "[legs.control]", "control leg"),
+        ("size = \"1M\"", "size = \"one\"", "`one` is no size"),
+        (
+            "writes = 1",
+            "writes = 0",
+            "boot 1, workload step 1: writes = 0",
+        ),
+        ("writes = 1", "writes = 1, sizes = [700]", "size 700"),
+        ("writes = 1", "writes = 1, depth = 65", "depth = 65"),
+        (
+            "[[workload]]\n",
+            "[[workload]]\nquiet = true\n",
+            "2 actions",
+        ),
+        ("[[workload]]", "[[setup]]", "no [[workload]]"),
+        ("name = \"small\"", "name = ", "TOML parse error at line 2"),
+    ];
+    for (from, to, expected) in cases {
+        let text = SMALL.replace(from, to);
+        assert_ne!(text, SMALL, "{from}");
+        let message = parse(&text).unwrap_err();
+        assert!(
+            message.contains(expected),
+            "{expected:?} is not in {message:?}"
+        );
+        assert!(message.starts_with("scenario x.toml"), "{message}");
+    }
+}
+
+#[test]
+fn a_missing_file_names_the_built_in_scenarios() {
+    let message = Scenario::load(Path::new("no-such"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("raid1") && message.contains("write-behind"),
+        "{message}"
+    );
+    assert_eq!(Scenario::load(Path::new("raid1")).unwrap().name, "raid1");
+}
+
+#[test]
+fn sizes_are_read_and_printed() {
+    for (text, bytes, printed) in [
+        ("512", 512, "512"),
+        ("64K", 65536, "64K"),
+        ("1m", 1 << 20, "1M"),
+        ("3GiB", 3 << 30, "3G"),
+    ] {
+        let size: Size = text.parse().unwrap();
+        assert_eq!((size.bytes(), size.to_string().as_str()), (bytes, printed));
+    }
+    for text in ["", "K", "-1", "1X", "99999999999T", "1.5G"] {
+        text.parse::<Size>().unwrap_err();
+    }
+}

@@ -1,0 +1,122 @@
+//! What supervisor and witness say to each other: JSON, a line each, over the witness's standard input and output.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::block::SectorRange;
+use crate::config::{LegConfig, Record};
+use crate::event::GuestEnd;
+use crate::mark::Mark;
+use crate::plan::Plan;
+
+/// What the witness is started with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WitnessConfig {
+    /// The run's number.
+    pub run: u64,
+    /// The run's seed.
+    pub seed: u64,
+    /// The legs.
+    pub legs: Vec<LegConfig>,
+    /// Folder for the sockets; exists.
+    pub sockets: PathBuf,
+    /// The run's folder; exists.
+    pub out: PathBuf,
+    /// What the journal keeps.
+    pub record: Record,
+    /// The scenario's text, empty for `serve`.
+    pub scenario: String,
+    /// What must come of it, as the scenario has it.
+    pub expect: crate::scenario::file::ExpectFile,
+    /// Whether suspect findings decide.
+    pub strict: bool,
+    /// What it runs on: kernel, QEMU, accelerator, versions.
+    pub provenance: BTreeMap<String, String>,
+    /// The command that runs it again.
+    pub again: String,
+}
+
+/// What the supervisor tells.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    /// A boot begins; this is its plan.
+    Boot {
+        /// The boot's number, from 1.
+        boot: u32,
+        /// The agent's plan.
+        plan: Box<Plan>,
+    },
+    /// A line of the guest's console.
+    Console {
+        /// The line.
+        line: String,
+    },
+    /// A boot's guest is gone.
+    GuestEnded {
+        /// The boot's number.
+        boot: u32,
+        /// How.
+        how: GuestEnd,
+    },
+    /// The run is over: give the verdict.
+    Finish {
+        /// Whether it was interrupted before its end.
+        interrupted: bool,
+    },
+}
+
+/// What the witness tells.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Notice {
+    /// All sockets listen.
+    Ready {
+        /// Each leg's socket, by name, in the legs' order; last the control leg's.
+        sockets: Vec<(String, PathBuf)>,
+    },
+    /// A mark that is no intent came.
+    Mark(Mark),
+    /// How far it is; four times a second.
+    Live(Live),
+    /// A finding is proven: its headline.
+    Finding(String),
+    /// The verdict.
+    Done(Summary),
+    /// It could not start or go on.
+    Failed {
+        /// Why, in a sentence.
+        message: String,
+        /// Whether the user can mend it.
+        user: bool,
+    },
+}
+
+/// Live numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// The last number of the sequence.
+    pub events: u64,
+    /// Requests completed so far on each leg.
+    pub completed: Vec<u64>,
+    /// Requests in flight on each leg.
+    pub in_flight: Vec<u64>,
+    /// Findings so far.
+    pub findings: u64,
+    /// Bytes that the journal has.
+    pub journal_bytes: u64,
+}
+
+/// The verdict in short; the whole is in the run's folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The exit code without `--bisect`.
+    pub exit: u8,
+    /// The verdict line.
+    pub line: String,
+}
+
+/// A data area that the checker has learnt.
+pub type DataArea = (crate::block::LegId, Option<SectorRange>);
