@@ -18,7 +18,7 @@ use legwatch::clock;
 use legwatch::guest_health;
 use legwatch::initramfs::{self, Contents};
 use legwatch::kernel::{self, Kernel, KernelError};
-use legwatch::qemu::{self, Accel, AccelChoice, Disk, Machine, Qemu, QemuError, Stream};
+use legwatch::qemu::{self, Accel, AccelChoice, Disk, Launch, Machine, Qemu, QemuError, Stream};
 
 /// Loads what is listed, makes a mirror, writes, reads back, stops, powers off.
 const INIT: &str = r#"#!/bin/sh
@@ -154,14 +154,22 @@ fn run(qemu: &Qemu, machine: &Machine) -> (Vec<String>, qemu::Exit) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&lines);
     let arguments = qemu::command(machine).unwrap();
-    let mut guest = qemu::spawn(qemu, &arguments, move |line| {
+    let on_line = move |line: qemu::ConsoleLine| {
         let prefix = if line.stream == Stream::Qemu {
             "qemu: "
         } else {
             ""
         };
         kept.lock().unwrap().push(format!("{prefix}{}", line.text));
-    })
+    };
+    let mut guest = qemu::spawn(
+        &Launch {
+            qemu: qemu.clone(),
+            arguments,
+        },
+        on_line,
+        |_| {},
+    )
     .unwrap();
     let exit = guest
         .wait(Duration::from_secs(120))
@@ -328,8 +336,10 @@ fn helper_that_is_killed() {
         return;
     };
     let qemu = qemu().unwrap();
-    let arguments = ["-nodefaults", "-display", "none", "-S"].map(Into::into);
-    let mut guest = qemu::spawn(&qemu, &arguments, |_| {}).unwrap();
+    let arguments = ["-nodefaults", "-display", "none", "-S"]
+        .map(Into::into)
+        .to_vec();
+    let mut guest = qemu::spawn(&Launch { qemu, arguments }, |_| {}, |_| {}).unwrap();
     fs::write(&said, guest.pid().to_string()).unwrap();
     guest.wait(Duration::from_secs(60));
 }
