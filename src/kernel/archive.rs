@@ -92,7 +92,17 @@ impl<'a> Archive<'a> {
 
     /// Reads the suites' package lists again. A suite that is gone is left out; all gone is an error.
     pub(super) fn refresh(&self) -> Result<(), KernelError> {
+        let version = || {
+            fs::metadata(self.index_path())
+                .and_then(|metadata| metadata.modified())
+                .ok()
+        };
+        let before = version();
         let _lock = self.cache.lock("apt")?;
+        if version() != before {
+            // Somebody else did it while we waited.
+            return Ok(());
+        }
         self.configure()?;
         // apt-get fails when one suite of many is gone; what counts is what it got.
         let update = self
@@ -268,15 +278,17 @@ impl<'a> Archive<'a> {
         }
         let path = |name: &str| root.join(name).display().to_string();
         config.push_str(&format!(
-            "Dir::Etc::SourceList \"{}\";\nDir::Etc::SourceParts \"{}\";\nDir::State::Lists \"{}\";\nDir::Cache \"{}\";\n\
+            "Dir::Etc::Main \"/dev/null\";\nDir::Etc::Parts \"{}\";\nDir::Etc::SourceList \"{}\";\nDir::Etc::SourceParts \"{}\";\nDir::State::Lists \"{}\";\nDir::Cache \"{}\";\n\
              Dir::Cache::Archives \"{}\";\nDir::Cache::pkgcache \"\";\nDir::Cache::srcpkgcache \"\";\n\
              Acquire::Languages \"none\";\nAcquire::Retries \"3\";\nAPT::Architecture \"amd64\";\nAPT::Sandbox::User \"root\";\n",
+            path("empty"),
             path("sources.list"),
             path("empty"),
             path("lists"),
             root.display(),
             path("archives"),
         ));
+        // apt reads this file first, and from it where the further ones are: nowhere, else the host's would come after and win.
         for (name, text) in [("sources.list", sources), ("apt.conf", config)] {
             let file = root.join(name);
             fs::File::create(&file)
@@ -292,12 +304,6 @@ impl<'a> Archive<'a> {
         command
             .env("APT_CONFIG", root.join("apt.conf"))
             .env("LC_ALL", "C")
-            // The host's configuration files would come after ours and win.
-            .arg(format!(
-                "-oDir::Etc::Parts={}",
-                root.join("empty").display()
-            ))
-            .arg("-oDir::Etc::Main=/dev/null")
             .args(arguments)
             .stdin(Stdio::null());
         Ok(command)
@@ -481,6 +487,11 @@ fn candidates(packages: &[PinnedPackage]) -> Vec<Candidate> {
 }
 
 impl Candidate {
+    /// The upstream version, as `debian:VERSION` takes it: `6.16.3`.
+    pub fn upstream(&self) -> &str {
+        debian_version::upstream(&self.version)
+    }
+
     /// Whether the user's `version` means this kernel: a series, an upstream version, or the package version.
     pub fn is(&self, version: &str) -> bool {
         let upstream = debian_version::upstream(&self.version);

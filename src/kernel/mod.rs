@@ -199,6 +199,45 @@ pub fn list_archive(cache: &Cache) -> Result<Vec<Candidate>, KernelError> {
     Archive::new(cache).candidates()
 }
 
+/// The Debian kernels in the cache, oldest first.
+///
+/// # Errors
+/// The cache can't be read.
+pub fn list_cached(cache: &Cache) -> Result<Vec<Candidate>, KernelError> {
+    let dir = cache.path("kernels");
+    let entries = match fs::read_dir(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(io_error("read", &dir))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry
+            .map_err(io_error("read", &dir))?
+            .path()
+            .join("kernel.json");
+        // A folder of another layout, or one being removed, is no kernel of ours.
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
+        let Ok(kept) = serde_json::from_str::<Kept>(&text) else {
+            continue;
+        };
+        let version = kept
+            .packages
+            .first()
+            .map(|package| package.version.clone())
+            .unwrap_or_default();
+        found.push(Candidate {
+            abi: kept.release,
+            version,
+            packages: kept.packages,
+        });
+    }
+    found.sort_by(|a, b| debian_version::compare(&a.version, &b.version));
+    found.dedup();
+    Ok(found)
+}
+
 impl Kernel {
     /// What to hand QEMU: the ELF where there is one, else the bzImage.
     pub fn boot_image(&self) -> &Path {
