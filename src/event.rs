@@ -99,7 +99,7 @@ pub enum What {
         /// One sector.
         bytes: Vec<u8>,
     },
-    /// The run ended in order; nothing follows.
+    /// The run ended in order; nothing but evidence follows.
     End,
 }
 
@@ -127,6 +127,9 @@ pub enum FrontendChange {
     Reset,
     /// The connection ended; the text says why when it was not the frontend's own wish.
     Disconnected(Option<String>),
+    /// Something went wrong that no rule asked for and that is not the end of the connection: a medium's error, a ring that makes no sense,
+    /// a batch of marks that is none. In words.
+    Trouble(String),
     /// The checker could not keep up, and requests on this leg waited for it (milliseconds in all, at the end of the connection).
     Waited {
         /// How long, in milliseconds.

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::kernel::KernelError;
+
 /// A command that can't give a verdict.
 #[derive(Debug)]
 pub enum Failure {
@@ -61,6 +63,16 @@ pub fn bisect(exit: u8) -> u8 {
     match exit {
         EXIT_USER | EXIT_INTERNAL | EXIT_INTERRUPTED => EXIT_STOP_BISECT,
         other => other,
+    }
+}
+
+impl From<KernelError> for Failure {
+    fn from(error: KernelError) -> Failure {
+        if error.is_unavailable() {
+            Failure::inconclusive(error)
+        } else {
+            Failure::user(error)
+        }
     }
 }
 

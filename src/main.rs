@@ -1,1 +1,38 @@
-fn main() {}
+//! `legwatch`: reads the command line, runs the command, and is the only place that exits.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use legwatch::cli::{Cli, Command};
+use legwatch::failure::{self, EXIT_INTERNAL, Failure};
+use legwatch::{kernel_command, recorded, run, serve, witness};
+
+fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("legwatch: our own fault, please report it: {panic}");
+        // A broken invariant anywhere makes every verdict worthless: the whole process ends.
+        #[allow(
+            clippy::exit,
+            reason = "the panic hook ends the process with the documented exit code"
+        )]
+        std::process::exit(i32::from(EXIT_INTERNAL));
+    }));
+    let cli = Cli::parse();
+    let bisect = matches!(&cli.command, Command::Run(args) if args.bisect);
+    let exit = command(&cli.command).unwrap_or_else(|failure| {
+        eprintln!("legwatch: {failure}");
+        failure.exit()
+    });
+    ExitCode::from(if bisect { failure::bisect(exit) } else { exit })
+}
+
+fn command(command: &Command) -> Result<u8, Failure> {
+    match command {
+        Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::serve(args),
+        Command::Check(args) => recorded::check(args),
+        Command::Report(args) => recorded::report(args),
+        Command::Kernel { command } => kernel_command::run(command),
+        Command::Witness { config } => witness::process::main(config),
+    }
+}

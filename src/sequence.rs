@@ -35,6 +35,8 @@ pub struct Tap {
 /// The consumer's end.
 #[derive(Debug)]
 pub struct Collector {
+    last: Arc<AtomicU64>,
+    started: Instant,
     events: Receiver<Event>,
     early: BTreeMap<EventNo, Event>,
     next: EventNo,
@@ -53,19 +55,21 @@ impl Sequence {
     /// A new sequence whose first number is `last + 1`, and its consumer's end.
     pub fn new(last: EventNo) -> (Sequence, Collector) {
         let (send, events) = sync_channel(ROOM_EVENTS);
+        let last_given = Arc::new(AtomicU64::new(last.0));
+        let started = clock::now();
         let sequence = Sequence {
-            last: Arc::new(AtomicU64::new(last.0)),
-            started: clock::now(),
+            last: last_given.clone(),
+            started,
             events: send,
         };
-        (
-            sequence,
-            Collector {
-                events,
-                early: BTreeMap::new(),
-                next: EventNo(last.0 + 1),
-            },
-        )
+        let collector = Collector {
+            last: last_given,
+            started,
+            events,
+            early: BTreeMap::new(),
+            next: EventNo(last.0 + 1),
+        };
+        (sequence, collector)
     }
 
     /// A producer's end.
@@ -107,8 +111,7 @@ impl Tap {
             "the event of the number taken last is pushed"
         );
         let now = clock::now();
-        let time_us = u64::try_from(now.duration_since(self.sequence.started).as_micros())
-            .unwrap_or(u64::MAX);
+        let time_us = micros(now.duration_since(self.sequence.started));
         match self.sequence.events.try_send(Event { no, time_us, what }) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
             Err(TrySendError::Full(event)) => {
@@ -140,7 +143,25 @@ impl Drop for Tap {
     }
 }
 
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 impl Collector {
+    /// Records an event of the consumer's own; it comes in its place, after those that have lower numbers. A tap would not do: its room
+    /// may be full, and nobody but the consumer makes room.
+    pub fn record(&mut self, what: What) -> EventNo {
+        let no = EventNo(self.last.fetch_add(1, Ordering::AcqRel) + 1);
+        let time_us = micros(clock::now().duration_since(self.started));
+        self.early.insert(no, Event { no, time_us, what });
+        no
+    }
+
+    /// Whether every number that was given out has come.
+    pub fn is_drained(&self) -> bool {
+        self.next.0 > self.last.load(Ordering::Acquire)
+    }
+
     /// The next event in the order of the numbers.
     ///
     /// # Errors
@@ -196,6 +217,23 @@ mod tests {
         for producer in producers {
             producer.join().unwrap();
         }
+    }
+
+    #[test]
+    fn the_consumers_own_events_come_in_their_place() {
+        let (sequence, mut collector) = Sequence::new(EventNo(0));
+        let mut tap = sequence.tap();
+        tap.record(What::Boot { boot: 1 });
+        assert_eq!(collector.record(What::End), EventNo(2));
+        tap.record(What::Boot { boot: 2 });
+        let order: Vec<_> = (0..3)
+            .map(|_| collector.next(Duration::ZERO).unwrap().what)
+            .collect();
+        assert_eq!(
+            order,
+            [What::Boot { boot: 1 }, What::End, What::Boot { boot: 2 }]
+        );
+        assert!(collector.is_drained());
     }
 
     #[test]

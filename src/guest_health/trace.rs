@@ -1,5 +1,7 @@
 //! Lines of a kernel's trace: which function, which module, how sure.
 
+use std::fmt;
+
 /// A function in a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function {
@@ -9,6 +11,15 @@ pub struct Function {
     pub module: Option<String>,
     /// Whether the unwinder is sure of it (no `?` before it).
     pub reliable: bool,
+}
+
+impl fmt::Display for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.module {
+            Some(module) => write!(f, "{} [{module}]", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
 }
 
 /// Modules that are storage's, besides those whose name starts with `dm_`.

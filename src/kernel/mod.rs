@@ -67,7 +67,7 @@ pub enum KernelError {
         package: String,
         version: String,
     },
-    #[error("could not be tested: {spec}: the archive has no such kernel; {hint}")]
+    #[error("{spec}: the archive has no such kernel; {hint}")]
     NoSuchVersion { spec: String, hint: String },
     #[error("there is no pinned kernel '{name}': there are {}", known.join(", "))]
     NoSuchPin { name: String, known: Vec<String> },
@@ -139,9 +139,7 @@ impl KernelError {
     pub fn is_unavailable(&self) -> bool {
         matches!(
             self,
-            KernelError::Dropped { .. }
-                | KernelError::NoSuchVersion { .. }
-                | KernelError::ArchiveUnreachable { .. }
+            KernelError::Dropped { .. } | KernelError::ArchiveUnreachable { .. }
         )
     }
 }

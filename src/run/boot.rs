@@ -1,5 +1,6 @@
 //! One boot under supervision: what its stages took, and how it ended.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::event::GuestEnd;
@@ -25,6 +26,22 @@ pub struct Stages {
     pub workload_ms: u64,
     /// Check steps and the last quiet point.
     pub check_ms: u64,
+}
+
+impl fmt::Display for Stages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
+        let (boot, setup, workload, check) = (
+            s(self.boot_ms),
+            s(self.setup_ms),
+            s(self.workload_ms),
+            s(self.check_ms),
+        );
+        write!(
+            f,
+            "boot {boot}, set-up {setup}, workload {workload}, check {check}"
+        )
+    }
 }
 
 impl std::ops::AddAssign for Stages {
@@ -75,6 +92,11 @@ impl<'a> Boot<'a> {
             stages: Stages::default(),
             last_console: String::new(),
         }
+    }
+
+    /// The boot's number, from 1.
+    pub fn number(&self) -> u32 {
+        self.plan.boot
     }
 
     /// The name of what goes on now.

@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::qemu::ConsoleLine;
 use crate::witness::wire::Notice;
 
 /// Something happened.
@@ -16,10 +17,8 @@ pub enum Happening {
     Nonsense(String),
     /// The witness's process ended.
     WitnessGone,
-    /// A line of the guest's console.
-    Console(String),
-    /// QEMU's process ended, as its exit status says.
-    QemuExited(String),
+    /// A line of the guest's console, or of QEMU's own.
+    Console(ConsoleLine),
     /// Ctrl-C, or a request to end.
     Interrupted,
 }

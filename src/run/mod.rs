@@ -1,7 +1,305 @@
 //! `legwatch run`: the supervisor of witness and QEMU.
+//!
+//! Everything that can be refused is refused before the run's folder is made: scenario, kernel, modules, QEMU, accelerator, agent.
 
+mod agent;
 mod boot;
 mod child;
-mod happening;
+pub mod happening;
 pub mod out;
 mod progress;
+mod supervise;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::cache::Cache;
+use crate::cli::{AccelArg, RunArgs};
+use crate::failure::Failure;
+use crate::initramfs::{self, Contents, Extra};
+use crate::kernel::{self, Kernel};
+use crate::plan::Plan;
+use crate::qemu::{self, Accel, AccelChoice, Disk, Machine, Qemu};
+use crate::recorded;
+use crate::run::progress::Progress;
+use crate::run::supervise::Supervisor;
+use crate::scenario::Scenario;
+use crate::witness::wire::WitnessConfig;
+
+/// Descriptors in each queue of a leg.
+const QUEUE_SIZE: u16 = 256;
+
+/// Runs a scenario, prints its report, and says what the exit code is (without `--bisect`).
+///
+/// # Errors
+/// [`Failure`], when there is no verdict.
+pub fn run(args: &RunArgs) -> Result<u8, Failure> {
+    let mut scenario = Scenario::load(&args.scenario).map_err(Failure::user)?;
+    scenario.guest.smp = args.smp.unwrap_or(scenario.guest.smp);
+    scenario.guest.memory_mib = args.mem.unwrap_or(scenario.guest.memory_mib);
+    scenario.guest.check().map_err(Failure::user)?;
+    let mut progress = Progress::new();
+    let host = prepare(args, &scenario, &mut progress)?;
+
+    let seed = match args.seed {
+        Some(seed) => seed,
+        None => random()?,
+    };
+    let run_number = random()?;
+    let folder = out::prepare(args.out.as_deref(), &scenario.name).map_err(Failure::user)?;
+    progress.line(&format!(
+        "legwatch: {} on {} ({}), seed {seed}, {}",
+        scenario.name,
+        host.kernel.release,
+        host.accel,
+        folder.display()
+    ));
+    let sockets = tempfile::Builder::new()
+        .prefix("legwatch-")
+        .tempdir()
+        .map_err(Failure::user)?;
+    let plans: Vec<Plan> = (1..)
+        .zip(&scenario.boots)
+        .map(|(boot, _)| scenario.plan(boot, run_number, seed))
+        .collect();
+    let config = WitnessConfig {
+        run: run_number,
+        seed,
+        legs: scenario.legs.clone(),
+        sockets: sockets.path().to_owned(),
+        out: folder.clone(),
+        record: scenario.record,
+        scenario: scenario.text.clone(),
+        steps: plans
+            .iter()
+            .map(|plan| plan.steps.iter().map(Into::into).collect())
+            .collect(),
+        expect: scenario.expect.clone(),
+        strict: args.strict,
+        provenance: host.provenance(),
+        again: again(args, seed),
+    };
+    let config_path = folder.join("witness.json");
+    let write = |name: &Path, bytes: &[u8]| {
+        std::fs::write(name, bytes)
+            .map_err(|error| Failure::user(format!("{} can't be written: {error}", name.display())))
+    };
+    write(
+        &config_path,
+        &serde_json::to_vec_pretty(&config).expect("plain data"),
+    )?;
+    let resolved = format!("# Run again: {}\n{}", config.again, scenario.text);
+    write(&folder.join("scenario.toml"), resolved.as_bytes())?;
+    let console = File::create(folder.join("console.log")).map_err(Failure::user)?;
+
+    let legs = scenario.legs.iter().map(|leg| leg.name.clone()).collect();
+    let mut supervisor =
+        Supervisor::start(&config_path, console, legs, args.stop_on_finding, progress)?;
+    for (plan, boot) in plans.iter().zip(&scenario.boots) {
+        let arguments = host.arguments(args, &scenario, supervisor.sockets())?;
+        if !supervisor.boot(plan, boot.end, &host.qemu, &arguments)? || supervisor.stopped() {
+            break;
+        }
+    }
+    let (summary, stages) = supervisor.finish()?;
+    recorded::print(&folder, args.format)?;
+    eprintln!("legwatch: {stages}; {}", folder.display());
+    Ok(summary.exit)
+}
+
+/// What the host gives to a run: everything that can be refused before the run's folder is made.
+#[derive(Debug)]
+struct Host {
+    qemu: Qemu,
+    kernel: Kernel,
+    initramfs: PathBuf,
+    accel: Accel,
+}
+
+fn prepare(args: &RunArgs, scenario: &Scenario, progress: &mut Progress) -> Result<Host, Failure> {
+    let extra = args
+        .add
+        .iter()
+        .map(|text| Extra::parse(text))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(Failure::user)?;
+    let qemu = Qemu::find().map_err(Failure::user)?;
+    if let Some(warning) = qemu.warning() {
+        progress.line(&format!("legwatch: {warning}"));
+    }
+    let agent = agent::find().map_err(Failure::user)?;
+    let cache = Cache::open().map_err(Failure::user)?;
+    progress.stage(&format!("kernel {}", args.kernel));
+    let kernel = kernel::resolve(&args.kernel, &cache).map_err(Failure::from)?;
+    kernel.require(kernel::needs::BASE).map_err(Failure::from)?;
+    progress.stage("initramfs");
+    let binaries =
+        std::iter::once("mdadm").chain(scenario.guest.binaries.iter().map(String::as_str));
+    let contents = Contents {
+        agent,
+        modules: scenario.guest.modules.clone(),
+        modules_optional: Vec::new(),
+        binaries: binaries.map(PathBuf::from).collect(),
+        extra,
+    };
+    let initramfs = initramfs::build(&kernel, &contents, &cache).map_err(Failure::user)?;
+    progress.stage("accelerator");
+    let choice = match args.accel {
+        AccelArg::Auto => AccelChoice::Auto,
+        AccelArg::Kvm => AccelChoice::Kvm,
+        AccelArg::Tcg => AccelChoice::Tcg,
+    };
+    let chosen =
+        Accel::choose(choice, &qemu, kernel.boot_image(), &cache).map_err(Failure::inconclusive)?;
+    if let Some(note) = &chosen.note {
+        progress.line(&format!("legwatch: {note}"));
+    }
+    Ok(Host {
+        qemu,
+        kernel,
+        initramfs,
+        accel: chosen.accel,
+    })
+}
+
+impl Host {
+    fn arguments(
+        &self,
+        args: &RunArgs,
+        scenario: &Scenario,
+        sockets: &[(String, PathBuf)],
+    ) -> Result<Vec<OsString>, Failure> {
+        let queues = |name: &str| {
+            scenario
+                .legs
+                .iter()
+                .find(|leg| leg.name == name)
+                .map_or(1, |leg| leg.queues)
+        };
+        let machine = Machine {
+            accel: self.accel,
+            smp: scenario.guest.smp,
+            mem_mib: scenario.guest.memory_mib,
+            kernel: self.kernel.boot_image().to_owned(),
+            initramfs: self.initramfs.clone(),
+            append: format!(
+                "{} {}",
+                scenario.guest.append,
+                args.append.as_deref().unwrap_or_default()
+            )
+            .trim()
+            .to_owned(),
+            disks: disks(sockets, queues),
+            qmp: None,
+            gdb: None,
+            extra: args.qemu.iter().map(OsString::from).collect(),
+        };
+        qemu::command(&machine).map_err(Failure::user)
+    }
+
+    fn provenance(&self) -> serde_json::Value {
+        serde_json::json!({
+            "legwatch": env!("CARGO_PKG_VERSION"),
+            "kernel": self.kernel.spec,
+            "release": self.kernel.release,
+            "packages": self.kernel.packages.iter().map(|package| format!("{} {}", package.name, package.version)).collect::<Vec<_>>(),
+            "qemu": self.qemu.version,
+            "accelerator": self.accel.to_string(),
+            "mdadm": mdadm_version(),
+        })
+    }
+}
+
+/// The disks of a machine: the legs, then the control leg.
+pub fn disks(sockets: &[(String, PathBuf)], queues: impl Fn(&str) -> u16) -> Vec<Disk> {
+    let disk = |(at, (name, socket)): (usize, &(String, PathBuf))| Disk {
+        // A leg's name may have characters that QEMU's ids may not.
+        name: format!("leg{at}"),
+        socket: socket.clone(),
+        queues: queues(name),
+        queue_size: QUEUE_SIZE,
+        properties: vec![],
+    };
+    sockets.iter().enumerate().map(disk).collect()
+}
+
+/// What mdadm calls itself; it does so on standard error.
+fn mdadm_version() -> String {
+    let output = kernel::find_program("mdadm").and_then(|path| {
+        std::process::Command::new(path)
+            .arg("--version")
+            .output()
+            .ok()
+    });
+    let text = output
+        .map(|output| [output.stdout, output.stderr].concat())
+        .unwrap_or_default();
+    String::from_utf8_lossy(&text)
+        .lines()
+        .next()
+        .unwrap_or("unknown")
+        .trim()
+        .to_owned()
+}
+
+/// The command that does the same again.
+fn again(args: &RunArgs, seed: u64) -> String {
+    let mut words = vec![
+        "legwatch run".to_owned(),
+        quoted(&args.scenario.to_string_lossy()),
+    ];
+    words.push(format!("--kernel {}", quoted(&args.kernel)));
+    words.push(format!("--seed {seed}"));
+    if let Some(append) = &args.append {
+        words.push(format!("--append {}", quoted(append)));
+    }
+    words.extend(
+        args.qemu
+            .iter()
+            .map(|word| format!("--qemu {}", quoted(word))),
+    );
+    words.extend(args.smp.iter().map(|smp| format!("--smp {smp}")));
+    words.extend(args.mem.iter().map(|mem| format!("--mem {mem}")));
+    words.extend(
+        args.add
+            .iter()
+            .map(|file| format!("--add {}", quoted(file))),
+    );
+    if args.strict {
+        words.push("--strict".into());
+    }
+    words.join(" ")
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// 64 random bits of the host's.
+fn random() -> Result<u64, Failure> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut bytes))
+        .map_err(Failure::internal)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(quoted("debian:6.1"), "debian:6.1");
+        assert_eq!(quoted("a b"), "'a b'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

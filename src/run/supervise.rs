@@ -1,5 +1,6 @@
 //! The supervisor's loop: one witness, one QEMU a boot, and whoever dies, no QEMU is left.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use crate::clock;
 use crate::event::GuestEnd;
 use crate::failure::Failure;
 use crate::plan::Plan;
-use crate::qemu;
+use crate::qemu::{self, ConsoleLine, Exit, Qemu};
 use crate::run::boot::{Boot, Next, Stages};
 use crate::run::child::WitnessChild;
 use crate::run::happening::{Happening, catch_signals};
@@ -19,7 +20,7 @@ use crate::scenario::file::BootEnd;
 use crate::witness::wire::{Command, Notice, Summary};
 
 /// How often the loop looks at the clock when nothing happens.
-const TICK: Duration = Duration::from_millis(250);
+const TICK: Duration = Duration::from_millis(100);
 
 /// The supervisor.
 #[derive(Debug)]
@@ -42,7 +43,13 @@ impl Supervisor {
     ///
     /// # Errors
     /// What the witness says it can't do, or a process that can't be started.
-    pub fn start(config: &Path, console: File, legs: Vec<String>, stop_on_finding: bool, progress: Progress) -> Result<Supervisor, Failure> {
+    pub fn start(
+        config: &Path,
+        console: File,
+        legs: Vec<String>,
+        stop_on_finding: bool,
+        progress: Progress,
+    ) -> Result<Supervisor, Failure> {
         let (sender, happenings) = channel();
         catch_signals(sender.clone()).map_err(Failure::internal)?;
         let witness = WitnessChild::start(config, sender.clone()).map_err(Failure::internal)?;
@@ -85,68 +92,97 @@ impl Supervisor {
     ///
     /// # Errors
     /// If QEMU can't be started, or the witness is gone.
-    pub fn boot(&mut self, plan: &Plan, end: BootEnd, command: &qemu::Command) -> Result<bool, Failure> {
+    pub fn boot(
+        &mut self,
+        plan: &Plan,
+        end: BootEnd,
+        qemu: &Qemu,
+        arguments: &[OsString],
+    ) -> Result<bool, Failure> {
         let number = plan.boot;
-        self.witness.tell(&Command::Boot { boot: number, plan: Box::new(plan.clone()) });
+        self.witness.tell(&Command::Boot {
+            boot: number,
+            plan: Box::new(plan.clone()),
+        });
         let mut boot = Boot::new(plan, end, clock::now());
         self.progress.stage(&format!("boot {number}: booting"));
         let console = self.sender.clone();
-        let exited = self.sender.clone();
-        let mut guest = qemu::spawn(
-            command,
-            move |line| {
-                let _supervisor_is_gone = console.send(Happening::Console(line));
-            },
-            move |status| {
-                let _supervisor_is_gone = exited.send(Happening::QemuExited(status));
-            },
-        )
+        let mut guest = qemu::spawn(qemu, arguments, move |line| {
+            let _supervisor_is_gone = console.send(Happening::Console(line));
+        })
         .map_err(Failure::inconclusive)?;
         let mut killed: Option<GuestEnd> = None;
-        let how = loop {
-            let happening = self.wait()?;
-            let now = clock::now();
-            match happening {
-                Some(Happening::Notice(Notice::Mark(mark))) => {
-                    if let Some(stage) = boot.mark(&mark, now) {
-                        self.progress.stage(&format!("boot {number}: {stage}"));
-                    }
-                }
-                Some(Happening::Notice(Notice::Live(live))) => {
-                    boot.events(live.events, now);
-                    self.progress.live(&live, &self.legs);
-                }
-                Some(Happening::Console(line)) => {
-                    boot.console(&line, now);
-                    writeln!(self.console, "{line}").map_err(Failure::internal)?;
-                    self.witness.tell(&Command::Console { line });
-                }
-                Some(Happening::QemuExited(status)) => break killed.unwrap_or_else(|| boot.exited(&status)),
-                _ => {}
+        let exit = loop {
+            if let Some(happening) = self.wait()? {
+                self.meet(happening, &mut boot)?;
             }
-            if killed.is_none() {
-                let next = if self.interrupted {
-                    Next::Kill(GuestEnd::Killed { why: "the run was interrupted".into() })
-                } else if self.stopped() {
-                    Next::Kill(GuestEnd::Killed { why: "stopped at the first finding".into() })
-                } else {
-                    boot.next(now)
-                };
-                if let Next::Kill(how) = next {
-                    guest.kill();
-                    killed = Some(how);
-                }
+            if let Some(exit) = guest.wait(Duration::ZERO) {
+                break exit;
+            }
+            if killed.is_none()
+                && let Next::Kill(how) = self.next(&boot)
+            {
+                guest.killer().kill();
+                killed = Some(how);
             }
         };
+        // The last words were said before the end.
+        while let Ok(happening) = self.happenings.try_recv() {
+            let happening = self.meet_anywhere(happening)?;
+            self.meet(happening, &mut boot)?;
+        }
         self.console.flush().map_err(Failure::internal)?;
         self.stages += boot.stages();
+        let how = killed.unwrap_or_else(|| boot.exited(&in_words(&exit)));
         let in_order = match (&how, end) {
             (GuestEnd::PoweredOff, _) => true,
             (GuestEnd::Killed { .. }, BootEnd::Kill) => !self.stopped(),
             (GuestEnd::Killed { .. } | GuestEnd::Lost { .. } | GuestEnd::Hung { .. }, _) => false,
         };
-        self.witness.tell(&Command::GuestEnded { boot: number, how });
+        self.witness
+            .tell(&Command::GuestEnded { boot: number, how });
         Ok(in_order)
+    }
+
+    /// Takes what happened during a boot.
+    fn meet(&mut self, happening: Happening, boot: &mut Boot<'_>) -> Result<(), Failure> {
+        let now = clock::now();
+        match happening {
+            Happening::Notice(Notice::Mark(mark)) => {
+                if let Some(stage) = boot.mark(&mark, now) {
+                    self.progress
+                        .stage(&format!("boot {}: {stage}", boot.number()));
+                }
+            }
+            Happening::Notice(Notice::Live(live)) => {
+                boot.events(live.events, now);
+                self.progress.live(&live, &self.legs);
+            }
+            Happening::Console(ConsoleLine { text, .. }) => {
+                boot.console(&text, now);
+                writeln!(self.console, "{text}").map_err(Failure::internal)?;
+                self.witness.tell(&Command::Console { line: text });
+            }
+            Happening::Notice(_)
+            | Happening::Interrupted
+            | Happening::Nonsense(_)
+            | Happening::WitnessGone => {}
+        }
+        Ok(())
+    }
+
+    fn next(&self, boot: &Boot<'_>) -> Next {
+        if self.interrupted {
+            Next::Kill(GuestEnd::Killed {
+                why: "the run was interrupted".into(),
+            })
+        } else if self.stopped() {
+            Next::Kill(GuestEnd::Killed {
+                why: "stopped at the first finding".into(),
+            })
+        } else {
+            boot.next(clock::now())
+        }
     }
 
     /// Ends the witness and takes its verdict.
@@ -155,7 +191,9 @@ impl Supervisor {
     /// If the witness is gone or can't write its report.
     pub fn finish(mut self) -> Result<(Summary, Stages), Failure> {
         self.progress.stage("verdict");
-        self.witness.tell(&Command::Finish { interrupted: self.interrupted });
+        self.witness.tell(&Command::Finish {
+            interrupted: self.interrupted,
+        });
         loop {
             if let Some(Happening::Notice(Notice::Done(summary))) = self.wait()? {
                 self.witness.wait();
@@ -173,12 +211,20 @@ impl Supervisor {
         let happening = match self.happenings.recv_timeout(TICK) {
             Ok(happening) => happening,
             Err(RecvTimeoutError::Timeout) => return Ok(None),
-            Err(RecvTimeoutError::Disconnected) => unreachable!("the supervisor holds a sender itself"),
+            Err(RecvTimeoutError::Disconnected) => {
+                unreachable!("the supervisor holds a sender itself")
+            }
         };
+        self.meet_anywhere(happening).map(Some)
+    }
+
+    /// What every stage reacts to in the same way.
+    fn meet_anywhere(&mut self, happening: Happening) -> Result<Happening, Failure> {
         match &happening {
             Happening::Interrupted => {
                 self.interrupted = true;
-                self.progress.line("legwatch: interrupted; ending the guest and keeping what was seen");
+                self.progress
+                    .line("legwatch: interrupted; ending the guest and keeping what was seen");
             }
             Happening::Notice(Notice::Finding(headline)) => {
                 self.findings += 1;
@@ -186,15 +232,38 @@ impl Supervisor {
             }
             Happening::Notice(Notice::Failed { message, user }) => {
                 self.progress.end();
-                return Err(if *user { Failure::user(message.clone()) } else { Failure::internal(message.clone()) });
+                return Err(if *user {
+                    Failure::user(message.clone())
+                } else {
+                    Failure::internal(message.clone())
+                });
             }
-            Happening::Nonsense(text) => return Err(Failure::internal(format!("the witness said something odd: {text}"))),
+            Happening::Nonsense(text) => {
+                return Err(Failure::internal(format!(
+                    "the witness said something odd: {text}"
+                )));
+            }
             Happening::WitnessGone => {
                 self.progress.end();
-                return Err(Failure::internal("the witness's process ended before its verdict; its journal up to then is kept"));
+                return Err(Failure::internal(
+                    "the witness's process ended before its verdict; its journal up to then is kept",
+                ));
             }
-            Happening::Notice(_) | Happening::Console(_) | Happening::QemuExited(_) => {}
+            Happening::Notice(_) | Happening::Console(_) => {}
         }
-        Ok(Some(happening))
+        Ok(happening)
+    }
+}
+
+/// How QEMU's process ended, in words.
+fn in_words(exit: &Exit) -> String {
+    let status = match (exit.code, exit.signal) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "nobody knows how".into(),
+    };
+    match exit.last_words.last() {
+        Some(words) => format!("{status}, saying `{words}`"),
+        None => status,
     }
 }

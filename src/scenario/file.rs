@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::size::Size;
 use crate::config::Record;
+use crate::header::Expect;
 use crate::mark::Mapping;
 use crate::plan::{Buffers, Engine, Pattern, WriteLoad};
 
@@ -40,7 +41,7 @@ pub struct ScenarioFile {
     pub boot: Vec<BootFile>,
     /// What must come of it.
     #[serde(default)]
-    pub expect: ExpectFile,
+    pub expect: Expect,
     /// What the journal keeps of payloads.
     #[serde(default)]
     pub record: Record,
@@ -275,22 +276,4 @@ impl WriteFile {
         super::check_load(&load)?;
         Ok(load)
     }
-}
-
-/// What must come of it. What is unmet makes the run inconclusive: it did not exercise what it was for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ExpectFile {
-    /// At least so many writes of the workload were acknowledged.
-    pub writes_min: u64,
-    /// Write-behind was seen: the array acknowledged before a write-mostly leg had completed.
-    pub write_behind: bool,
-    /// Every intended sector was seen on every leg and compared.
-    pub all_compared: bool,
-    /// No sector was excused.
-    pub no_excuses: bool,
-    /// At least so many flushes reached every leg.
-    pub flushes_min: u64,
-    /// At least so many discards reached every leg.
-    pub discards_min: u64,
 }

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use crate::block::LEGS_MAX;
 use crate::config::{LegConfig, MediumConfig, Record};
+use crate::header::Expect;
 use crate::plan::{PLAN_VERSION, Plan, Step, StepAction, StepKind, WriteLoad};
-use crate::scenario::file::{BootEnd, ExpectFile, GuestFile, LegFile, ScenarioFile, StepFile};
+use crate::scenario::file::{BootEnd, GuestFile, LegFile, ScenarioFile, StepFile};
 
 pub use size::{Size, SizeError};
 
@@ -34,7 +35,7 @@ pub struct Scenario {
     /// The boots; at least one.
     pub boots: Vec<Boot>,
     /// What must come of it.
-    pub expect: ExpectFile,
+    pub expect: Expect,
     /// What the journal keeps.
     pub record: Record,
     /// The text as it was read, for the journal.
@@ -174,7 +175,7 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
         .iter()
         .map(|(name, leg)| leg_config(name, leg))
         .collect::<Result<Vec<_>, _>>()?;
-    check_guest(&file.guest)?;
+    file.guest.check()?;
     let mut targets = Targets::default();
     let mut boots = Vec::new();
     let first = file::BootFile {
@@ -235,17 +236,26 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
     })
 }
 
-fn check_guest(guest: &GuestFile) -> Result<(), String> {
-    if !(1..=16).contains(&guest.smp) {
-        return Err(format!("[guest] smp = {}; use 1 to 16", guest.smp));
+impl GuestFile {
+    /// Whether its numbers make sense.
+    ///
+    /// # Errors
+    /// What does not, and what would.
+    pub fn check(&self) -> Result<(), String> {
+        if !(1..=16).contains(&self.smp) {
+            return Err(format!(
+                "a guest of {} virtual CPUs (smp); use 1 to 16",
+                self.smp
+            ));
+        }
+        if !(128..=65_536).contains(&self.memory_mib) {
+            return Err(format!(
+                "a guest of {} MiB (memory_mib); use 128 to 65536",
+                self.memory_mib
+            ));
+        }
+        Ok(())
     }
-    if !(128..=65_536).contains(&guest.memory_mib) {
-        return Err(format!(
-            "[guest] memory_mib = {}; use 128 to 65536",
-            guest.memory_mib
-        ));
-    }
-    Ok(())
 }
 
 fn leg_config(name: &str, leg: &LegFile) -> Result<LegConfig, String> {

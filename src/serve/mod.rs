@@ -1,3 +1,130 @@
 //! `legwatch serve`: the witness for a QEMU that somebody else starts.
 
 pub mod leg_arg;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use crate::cli::{RecordArg, ServeArgs};
+use crate::config::{LegConfig, Record};
+use crate::failure::Failure;
+use crate::plan::Plan;
+use crate::qemu;
+use crate::recorded;
+use crate::run::happening::catch_signals;
+use crate::run::{disks, out};
+use crate::witness::Witness;
+use crate::witness::wire::{Notice, WitnessConfig};
+
+/// The guest's memory in the arguments that are printed, in MiB.
+const QEMU_MEMORY_MIB: u32 = 1024;
+
+/// Serves legs until SIGTERM, SIGINT or SIGHUP, then gives the verdict.
+///
+/// # Errors
+/// [`Failure`], when there is no verdict.
+pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
+    let legs = leg_arg::parse_all(&args.legs).map_err(Failure::user)?;
+    let plan = args.plan.as_deref().map(read_plan).transpose()?;
+    std::fs::create_dir_all(&args.sockets).map_err(|error| {
+        Failure::user(format!(
+            "sockets' folder {}: {error}",
+            args.sockets.display()
+        ))
+    })?;
+    let sockets = std::path::absolute(&args.sockets).map_err(Failure::user)?;
+    let folder = out::prepare(args.out.as_deref(), "serve").map_err(Failure::user)?;
+    let config = config(args, legs, plan.as_ref(), &folder, &sockets);
+
+    let (notices, told) = channel();
+    let mut witness = Witness::start(&config, notices)?;
+    let (signal, interrupted) = channel();
+    catch_signals(signal).map_err(Failure::internal)?;
+    if let Some(plan) = &plan {
+        witness.boot(plan.boot, plan)?;
+    }
+    announce(&config, &witness.sockets())?;
+    loop {
+        match interrupted.recv_timeout(Duration::from_millis(100)) {
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        for notice in told.try_iter() {
+            if let Notice::Finding(headline) = notice {
+                eprintln!("finding: {headline}");
+            }
+        }
+    }
+    let summary = witness.finish(false)?;
+    recorded::print(&folder, args.format)?;
+    eprintln!("legwatch: {}", folder.display());
+    Ok(summary.exit)
+}
+
+fn read_plan(path: &Path) -> Result<Plan, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::user(format!("plan {}: {error}", path.display())))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::user(format!("plan {}: {error}", path.display())))
+}
+
+fn config(
+    args: &ServeArgs,
+    legs: Vec<LegConfig>,
+    plan: Option<&Plan>,
+    out: &Path,
+    sockets: &Path,
+) -> WitnessConfig {
+    let mut expect = crate::header::Expect::default();
+    if plan.is_none() {
+        // Nobody says what is meant to be written; the twins are compared all the same.
+        expect.compared_percent = 0;
+    }
+    WitnessConfig {
+        run: plan.map_or(0, |plan| plan.run),
+        seed: plan.map_or(0, |plan| plan.seed),
+        legs,
+        sockets: sockets.to_owned(),
+        out: out.to_owned(),
+        record: match args.record {
+            RecordArg::Metadata => Record::Metadata,
+            RecordArg::All => Record::All,
+            RecordArg::None => Record::None,
+        },
+        scenario: String::new(),
+        steps: plan
+            .map(|plan| vec![plan.steps.iter().map(Into::into).collect()])
+            .unwrap_or_default(),
+        expect,
+        strict: args.strict,
+        provenance: serde_json::json!({ "legwatch": env!("CARGO_PKG_VERSION") }),
+        again: String::new(),
+    }
+}
+
+/// Prints what to start QEMU with.
+fn announce(config: &WitnessConfig, sockets: &[(String, PathBuf)]) -> Result<(), Failure> {
+    let queues = |name: &str| {
+        config
+            .legs
+            .iter()
+            .find(|leg| leg.name == name)
+            .map_or(1, |leg| leg.queues)
+    };
+    let arguments =
+        qemu::disks_only(QEMU_MEMORY_MIB, &disks(sockets, queues)).map_err(Failure::user)?;
+    eprintln!(
+        "legwatch: serving {} legs; QEMU's arguments (make the memory's size that of -m):",
+        config.legs.len()
+    );
+    for pair in arguments.chunks(2) {
+        let words = pair
+            .iter()
+            .map(|word| word.to_string_lossy())
+            .collect::<Vec<_>>();
+        eprintln!("  {} \\", words.join(" "));
+    }
+    eprintln!("legwatch: Ctrl-C or SIGTERM ends it and gives the verdict");
+    Ok(())
+}

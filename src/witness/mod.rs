@@ -1,3 +1,386 @@
 //! The witness: legs, sequence, journal and checker in one process.
+//!
+//! The device's workers put events into the sequence; one thread takes them out in the order of their numbers, writes them to the journal, and
+//! folds them into the checker. What the checker learns (data areas) goes back to the device; what it wants to show in a finding (contents)
+//! is read from the legs and becomes an event itself, so that a later check of the journal sees the same.
 
+pub mod process;
 pub mod wire;
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::block::LegId;
+use crate::clock;
+use crate::device::{Device, Options, StartError};
+use crate::event::{Event, EventNo, GuestEnd, What};
+use crate::failure::Failure;
+use crate::header::{LegHead, RunHeader};
+use crate::journal;
+use crate::judge::Judge;
+use crate::mark::Mark;
+use crate::oracle::Verdict;
+use crate::plan::Plan;
+use crate::recorded::JOURNAL;
+use crate::report;
+use crate::report::text::Style;
+use crate::sequence::{Collector, NoEvent, Sequence, Tap};
+use crate::witness::wire::{Live, Notice, Summary, WitnessConfig};
+
+/// How long the checker's thread waits for an event before it looks at the time.
+const TICK: Duration = Duration::from_millis(20);
+/// How often live numbers are told, and what the checker learnt is handed back.
+const LIVE_EVERY: Duration = Duration::from_millis(250);
+
+/// Why the witness can't start or finish.
+#[derive(Debug, thiserror::Error)]
+pub enum WitnessError {
+    /// A leg or a socket can't be had.
+    #[error(transparent)]
+    Device(#[from] StartError),
+    /// What a leg holds can't be read.
+    #[error("leg {leg}: its content can't be read")]
+    Initial {
+        /// Its name.
+        leg: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The journal can't be written.
+    #[error("the journal {} can't be written", .path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The report can't be written.
+    #[error("the report {} can't be written", .path.display())]
+    Report {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A plan is larger than the control leg's place for it.
+    #[error("the plan of boot {boot} is too large: {bytes} bytes; use fewer steps")]
+    Plan {
+        /// The boot.
+        boot: u32,
+        /// Its plan's size.
+        bytes: usize,
+    },
+    /// A thread can't be had.
+    #[error("no thread for the checker")]
+    Thread(#[source] std::io::Error),
+}
+
+impl From<WitnessError> for Failure {
+    fn from(error: WitnessError) -> Failure {
+        match error {
+            WitnessError::Thread(_) => Failure::internal(error),
+            WitnessError::Device(_)
+            | WitnessError::Initial { .. }
+            | WitnessError::Journal { .. }
+            | WitnessError::Report { .. }
+            | WitnessError::Plan { .. } => Failure::user(error),
+        }
+    }
+}
+
+/// The running witness.
+#[derive(Debug)]
+pub struct Witness {
+    device: Arc<Device>,
+    tap: Tap,
+    finishing: Arc<AtomicBool>,
+    checking: JoinHandle<Result<Verdict, WitnessError>>,
+    out: PathBuf,
+    header: Arc<RunHeader>,
+    names: Vec<String>,
+}
+
+impl Witness {
+    /// Opens legs and sockets, begins the journal, and starts to watch. Notices go to `notices`; nobody need listen.
+    ///
+    /// # Errors
+    /// [`WitnessError`]; nothing is left running then.
+    pub fn start(config: &WitnessConfig, notices: Sender<Notice>) -> Result<Witness, WitnessError> {
+        let (sequence, collector) = Sequence::new(EventNo(0));
+        let options = Options {
+            record: config.record,
+            ..Options::default()
+        };
+        let device = Device::start(&config.legs, &config.sockets, &options, &sequence)?;
+        let header = Arc::new(header(config, &device));
+        let path = config.out.join(JOURNAL);
+        let journal_error = |source| WitnessError::Journal {
+            path: path.clone(),
+            source,
+        };
+        let file = File::create_new(&path).map_err(journal_error)?;
+        let journal = journal::Writer::new(BufWriter::with_capacity(1 << 20, file), &header)
+            .map_err(journal_error)?;
+        let device = Arc::new(device);
+        let finishing = Arc::new(AtomicBool::new(false));
+        let watch = Watch {
+            collector,
+            journal,
+            path,
+            judge: Judge::new(&header, config.strict),
+            device: device.clone(),
+            finishing: finishing.clone(),
+            notices,
+            live: Live {
+                completed: vec![0; config.legs.len()],
+                in_flight: vec![0; config.legs.len()],
+                ..Live::default()
+            },
+            flushed: clock::now(),
+            told: clock::now(),
+        };
+        let checking = std::thread::Builder::new()
+            .name("checker".into())
+            .spawn(move || watch.run())
+            .map_err(WitnessError::Thread)?;
+        let witness = Witness {
+            tap: sequence.tap(),
+            finishing,
+            checking,
+            out: config.out.clone(),
+            header,
+            names: config.legs.iter().map(|leg| leg.name.clone()).collect(),
+            device,
+        };
+        for (at, name) in (0..).zip(&witness.names) {
+            witness
+                .device
+                .leg_initial(LegId(at))
+                .map_err(|source| WitnessError::Initial {
+                    leg: name.clone(),
+                    source,
+                })?;
+        }
+        Ok(witness)
+    }
+
+    /// Each leg's socket, by name; last the control leg's.
+    pub fn sockets(&self) -> Vec<(String, PathBuf)> {
+        let names = self.names.iter().map(String::as_str).chain(["control"]);
+        names
+            .map(str::to_owned)
+            .zip(self.device.sockets().iter().cloned())
+            .collect()
+    }
+
+    /// A boot begins; the agent finds this plan on the control leg.
+    ///
+    /// # Errors
+    /// [`WitnessError::Plan`], if the plan is too large.
+    pub fn boot(&mut self, boot: u32, plan: &Plan) -> Result<(), WitnessError> {
+        let json = serde_json::to_vec(plan).expect("a plan is plain data");
+        self.device.new_boot();
+        if !self.device.set_plan(&json) {
+            return Err(WitnessError::Plan {
+                boot,
+                bytes: json.len(),
+            });
+        }
+        self.tap.record(What::Boot { boot });
+        Ok(())
+    }
+
+    /// A line of the guest's console.
+    pub fn console(&mut self, line: String) {
+        self.tap.record(What::Console { line });
+    }
+
+    /// A boot's guest is gone.
+    pub fn guest_ended(&mut self, boot: u32, how: GuestEnd) {
+        self.tap.record(What::GuestEnded { boot, how });
+    }
+
+    /// Ends all legs, takes the verdict, and writes the report.
+    ///
+    /// # Errors
+    /// [`WitnessError`], if journal or report can't be written.
+    ///
+    /// # Panics
+    /// If the checker panicked: its panic goes on here.
+    pub fn finish(mut self, interrupted: bool) -> Result<Summary, WitnessError> {
+        self.device.stop();
+        if !interrupted {
+            self.tap.record(What::End);
+        }
+        self.finishing.store(true, Ordering::Release);
+        let verdict = match self.checking.join() {
+            Ok(verdict) => verdict?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        write_reports(&self.out, &self.header, &verdict)?;
+        Ok(Summary {
+            exit: verdict.exit_code(),
+            line: report::text::verdict_line(&verdict, Style::Plain),
+        })
+    }
+}
+
+fn header(config: &WitnessConfig, device: &Device) -> RunHeader {
+    let heads = config.legs.iter().zip(device.sectors());
+    let legs = heads
+        .map(|(leg, sectors)| LegHead {
+            config: leg.clone(),
+            sectors,
+        })
+        .collect();
+    RunHeader {
+        scenario: config.scenario.clone(),
+        steps: config.steps.clone(),
+        record: config.record,
+        expect: config.expect.clone(),
+        reproduce: config.again.clone(),
+        options: serde_json::json!({ "strict": config.strict }),
+        provenance: config.provenance.clone(),
+        ..RunHeader::new(config.run, config.seed, legs)
+    }
+}
+
+/// Writes `report.txt` and `report.json` into a run's folder.
+///
+/// # Errors
+/// [`WitnessError::Report`].
+pub fn write_reports(
+    folder: &Path,
+    header: &RunHeader,
+    verdict: &Verdict,
+) -> Result<(), WitnessError> {
+    let text = report::text::render(header, verdict, Style::Plain);
+    let json = report::json::Report::new(header, verdict).render();
+    for (name, text) in [("report.txt", text), ("report.json", json)] {
+        let path = folder.join(name);
+        std::fs::write(&path, text).map_err(|source| WitnessError::Report { path, source })?;
+    }
+    Ok(())
+}
+
+/// The checker's thread.
+struct Watch {
+    collector: Collector,
+    journal: journal::Writer<BufWriter<File>>,
+    path: PathBuf,
+    judge: Judge,
+    device: Arc<Device>,
+    finishing: Arc<AtomicBool>,
+    notices: Sender<Notice>,
+    live: Live,
+    flushed: Instant,
+    told: Instant,
+}
+
+impl Watch {
+    fn run(mut self) -> Result<Verdict, WitnessError> {
+        loop {
+            match self.collector.next(TICK) {
+                Ok(event) => self.take(&event)?,
+                Err(NoEvent::Ended) => break,
+                Err(NoEvent::TimedOut) => {
+                    if self.finishing.load(Ordering::Acquire) && self.collector.is_drained() {
+                        break;
+                    }
+                }
+            }
+            self.look_at_the_time()?;
+        }
+        let path = self.path;
+        self.journal
+            .finish()
+            .map_err(|source| WitnessError::Journal { path, source })?;
+        Ok(self.judge.finish())
+    }
+
+    fn take(&mut self, event: &Event) -> Result<(), WitnessError> {
+        self.journal
+            .append(event)
+            .map_err(|source| WitnessError::Journal {
+                path: self.path.clone(),
+                source,
+            })?;
+        self.judge.apply(event);
+        if matches!(event.what, What::Evidence { .. }) {
+            return Ok(());
+        }
+        for wanted in self.judge.wanted() {
+            // Proven by its digest, or not shown: what a leg holds now may be newer than what the finding speaks of.
+            if let Ok(bytes) = self.device.read_sector(wanted.leg, wanted.sector)
+                && crc32fast::hash(&bytes) == wanted.digest
+            {
+                let (leg, sector, version) = (wanted.leg, wanted.sector, wanted.version);
+                self.collector.record(What::Evidence {
+                    leg,
+                    sector,
+                    version,
+                    bytes: bytes.to_vec(),
+                });
+            }
+        }
+        if let What::Mark(mark) = &event.what
+            && is_news(mark)
+        {
+            let _nobody_listens = self.notices.send(Notice::Mark(mark.clone()));
+        }
+        self.live.events = event.no.0;
+        Ok(())
+    }
+
+    fn look_at_the_time(&mut self) -> Result<(), WitnessError> {
+        let now = clock::now();
+        if self
+            .journal
+            .maybe_flush(now - self.flushed)
+            .map_err(|source| WitnessError::Journal {
+                path: self.path.clone(),
+                source,
+            })?
+        {
+            self.flushed = now;
+        }
+        if now - self.told < LIVE_EVERY {
+            return Ok(());
+        }
+        self.told = now;
+        for (leg, area) in self.judge.data_areas() {
+            self.device.set_data_area(leg, Some(area));
+        }
+        for (at, stats) in self.device.stats().iter().enumerate() {
+            self.live.completed[at] = stats.arrived.saturating_sub(stats.in_flight);
+            self.live.in_flight[at] = stats.in_flight;
+        }
+        self.live.findings = self.judge.wrong_so_far();
+        self.live.journal_bytes = self.journal.bytes();
+        let _nobody_listens = self.notices.send(Notice::Live(self.live.clone()));
+        Ok(())
+    }
+}
+
+/// Marks that the supervisor wants to hear of.
+fn is_news(mark: &Mark) -> bool {
+    match mark {
+        Mark::Intent(_) | Mark::Pages(_) => false,
+        Mark::Hello(_)
+        | Mark::Target(_)
+        | Mark::StepBegin { .. }
+        | Mark::StepEnd { .. }
+        | Mark::WorkloadEnd { .. }
+        | Mark::ReadBackEnd { .. }
+        | Mark::BadRead { .. }
+        | Mark::Quiet { .. }
+        | Mark::Fact { .. }
+        | Mark::Finish { .. } => true,
+    }
+}

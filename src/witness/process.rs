@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 
 use crate::failure::Failure;
+use crate::witness::Witness;
 use crate::witness::wire::{Command, Notice, WitnessConfig};
-use crate::witness::{Witness, WitnessError};
 
 /// Runs until the supervisor says that it is over, or is gone. The verdict is told as a notice, so the exit code is 0 unless the witness
 /// itself could not do its work.
@@ -22,7 +22,10 @@ pub fn main(config: &Path) -> Result<u8, Failure> {
     let result = serve(config, notices.clone());
     if let Err(failure) = &result {
         let user = matches!(failure, Failure::User(_));
-        let _printer_is_gone = notices.send(Notice::Failed { message: failure.to_string(), user });
+        let _printer_is_gone = notices.send(Notice::Failed {
+            message: failure.to_string(),
+            user,
+        });
     }
     drop(notices);
     let _printer_panicked = printer.join();
@@ -32,32 +35,26 @@ pub fn main(config: &Path) -> Result<u8, Failure> {
 fn serve(config: &Path, notices: std::sync::mpsc::Sender<Notice>) -> Result<(), Failure> {
     let text = std::fs::read_to_string(config).map_err(Failure::internal)?;
     let config: WitnessConfig = serde_json::from_str(&text).map_err(Failure::internal)?;
-    let mut witness = Witness::start(&config, notices.clone()).map_err(sort)?;
-    let _nobody_listens = notices.send(Notice::Ready { sockets: witness.sockets() });
+    let mut witness = Witness::start(&config, notices.clone())?;
+    let _nobody_listens = notices.send(Notice::Ready {
+        sockets: witness.sockets(),
+    });
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(Failure::internal)?;
         match serde_json::from_str(&line).map_err(Failure::internal)? {
-            Command::Boot { boot, plan } => witness.boot(boot, &plan),
+            Command::Boot { boot, plan } => witness.boot(boot, &plan)?,
             Command::Console { line } => witness.console(line),
             Command::GuestEnded { boot, how } => witness.guest_ended(boot, how),
             Command::Finish { interrupted } => {
-                let summary = witness.finish(interrupted).map_err(sort)?;
+                let summary = witness.finish(interrupted)?;
                 let _nobody_listens = notices.send(Notice::Done(summary));
                 return Ok(());
             }
         }
     }
     // The supervisor is gone: keep what there is.
-    witness.finish(true).map_err(sort)?;
+    witness.finish(true)?;
     Ok(())
-}
-
-/// Whose fault it is.
-fn sort(error: WitnessError) -> Failure {
-    match error {
-        WitnessError::Device(_) | WitnessError::Journal { .. } | WitnessError::Report { .. } => Failure::user(error),
-        WitnessError::CheckerDied => Failure::internal(error),
-    }
 }
 
 fn print_notices(told: &Receiver<Notice>) {
@@ -65,7 +62,11 @@ fn print_notices(told: &Receiver<Notice>) {
     for notice in told {
         let mut line = serde_json::to_string(&notice).expect("a notice is plain data");
         line.push('\n');
-        if out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_err() {
+        if out
+            .write_all(line.as_bytes())
+            .and_then(|()| out.flush())
+            .is_err()
+        {
             return;
         }
     }

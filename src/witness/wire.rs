@@ -1,13 +1,12 @@
 //! What supervisor and witness say to each other: JSON, a line each, over the witness's standard input and output.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::block::SectorRange;
 use crate::config::{LegConfig, Record};
 use crate::event::GuestEnd;
+use crate::header::{Expect, StepHead};
 use crate::mark::Mark;
 use crate::plan::Plan;
 
@@ -28,12 +27,14 @@ pub struct WitnessConfig {
     pub record: Record,
     /// The scenario's text, empty for `serve`.
     pub scenario: String,
-    /// What must come of it, as the scenario has it.
-    pub expect: crate::scenario::file::ExpectFile,
+    /// The steps of each boot's plan.
+    pub steps: Vec<Vec<StepHead>>,
+    /// What must come of it.
+    pub expect: Expect,
     /// Whether suspect findings decide.
     pub strict: bool,
     /// What it runs on: kernel, QEMU, accelerator, versions.
-    pub provenance: BTreeMap<String, String>,
+    pub provenance: serde_json::Value,
     /// The command that runs it again.
     pub again: String,
 }
@@ -117,6 +118,3 @@ pub struct Summary {
     /// The verdict line.
     pub line: String,
 }
-
-/// A data area that the checker has learnt.
-pub type DataArea = (crate::block::LegId, Option<SectorRange>);

@@ -1,0 +1,295 @@
+//! What is wrong: findings, and the words they are made of. Everything here is plain data; `report` lays it out.
+
+use serde::{Deserialize, Serialize};
+
+/// A check, by its name in the md reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// What the workload meant to be on the array is on every leg.
+    Stamp,
+    /// No write is acknowledged before every leg has it.
+    AckAll,
+    /// A write seen on one leg is seen on every leg.
+    AllLegs,
+    /// The same write has the same content on every leg.
+    SameData,
+    /// A discard seen on one leg is seen on every leg.
+    DiscardAll,
+    /// Legs that md calls clean hold the same bytes.
+    CleanEq,
+    /// A buffer does not change while a leg's request reads from it.
+    BufStable,
+    /// Whether a leg's request points at the writer's own pages.
+    SamePages,
+    /// A check step of the scenario.
+    CheckStep,
+    /// The guest's kernel itself: panic, oops, hang.
+    Guest,
+}
+
+impl Check {
+    /// All checks that look at legs, in the order of reports.
+    pub const LEGS: [Check; 8] = [
+        Check::Stamp,
+        Check::AckAll,
+        Check::AllLegs,
+        Check::SameData,
+        Check::DiscardAll,
+        Check::CleanEq,
+        Check::BufStable,
+        Check::SamePages,
+    ];
+
+    /// The check's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Check::Stamp => "stamp",
+            Check::AckAll => "ack-all",
+            Check::AllLegs => "all-legs",
+            Check::SameData => "same-data",
+            Check::DiscardAll => "discard-all",
+            Check::CleanEq => "clean-eq",
+            Check::BufStable => "buf-stable",
+            Check::SamePages => "same-pages",
+            Check::CheckStep => "check-step",
+            Check::Guest => "guest",
+        }
+    }
+
+    /// What md promises, with the kernel's file and function.
+    pub fn promise(self) -> &'static str {
+        match self {
+            Check::Stamp => {
+                "a write that md acknowledges is on every active leg as it was given to md (drivers/md/raid1.c:raid1_write_request, raid1_end_write_request)"
+            }
+            Check::AckAll => {
+                "md acknowledges a write when every active leg that is not behind has completed it (drivers/md/raid1.c:raid1_end_write_request, r1_bio_write_done)"
+            }
+            Check::AllLegs => {
+                "every write goes to every leg that is not faulty (drivers/md/raid1.c:raid1_write_request)"
+            }
+            Check::SameData => {
+                "all legs' requests of one write are made from the same pages (drivers/md/raid1.c:raid1_write_request, alloc_behind_master_bio)"
+            }
+            Check::DiscardAll => {
+                "a discard goes to every leg that offers it (drivers/md/raid1.c:raid1_write_request, raid1_submit_write)"
+            }
+            Check::CleanEq => {
+                "legs of an array that md calls clean hold the same data (drivers/md/md.c:set_in_sync, super_1_sync)"
+            }
+            Check::BufStable => {
+                "pages stay what they are until the leg's request is over, or are copied first (drivers/md/raid1.c:alloc_behind_master_bio)"
+            }
+            Check::SamePages => {
+                "diagnostic: which pages a leg's request is made from (drivers/md/raid1.c:alloc_behind_master_bio)"
+            }
+            Check::CheckStep => "the scenario demands it",
+            Check::Guest => "the kernel survives the workload",
+        }
+    }
+}
+
+/// In which way something is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wrongness {
+    /// The leg never got it.
+    Absent,
+    /// The leg got a part of it.
+    Torn,
+    /// The leg holds what nobody wrote.
+    Garbage,
+    /// The leg holds what belongs to another sector.
+    Misplaced,
+    /// The leg holds what was overwritten before.
+    Older,
+    /// Acknowledged before the leg had it.
+    Early,
+    /// The legs hold different contents.
+    Differs,
+    /// The buffer changed in flight.
+    Changed,
+    /// The guest read something else than what it wrote.
+    ReadBack,
+    /// A step failed.
+    Step,
+    /// The guest's kernel failed.
+    Kernel,
+}
+
+impl Wrongness {
+    /// One word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Wrongness::Absent => "absent",
+            Wrongness::Torn => "torn",
+            Wrongness::Garbage => "garbage",
+            Wrongness::Misplaced => "misplaced",
+            Wrongness::Older => "older version",
+            Wrongness::Early => "early",
+            Wrongness::Differs => "differs",
+            Wrongness::Changed => "changed",
+            Wrongness::ReadBack => "read back wrong",
+            Wrongness::Step => "step failed",
+            Wrongness::Kernel => "kernel failed",
+        }
+    }
+}
+
+/// How sure a finding is. Only proven ones decide a verdict, unless asked otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confidence {
+    /// There is no innocent explanation that legwatch knows of.
+    Proven,
+    /// There may be one.
+    Suspect,
+}
+
+/// Who did it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The guest's kernel.
+    Kernel,
+    /// A rule of the scenario.
+    Injected,
+    /// The guest's program changed the buffer.
+    GuestChangedBuffer,
+    /// It was in flight when the run ended.
+    InFlightAtEnd,
+}
+
+/// A run of sectors, in units of 512 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Range {
+    /// First sector.
+    pub start: u64,
+    /// Sectors.
+    pub count: u64,
+}
+
+/// A finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Stable over runs of the same scenario: made of check, kind, legs and first sector, not of timing.
+    pub id: String,
+    /// The check.
+    pub check: Check,
+    /// In which way it is wrong.
+    pub kind: Wrongness,
+    /// How sure it is.
+    pub confidence: Confidence,
+    /// What is wrong, in one short sentence.
+    pub headline: String,
+    /// On which legs, and what they got instead.
+    pub detail: String,
+    /// The legs' names.
+    pub legs: Vec<String>,
+    /// The array sectors, at most [`RANGES_MAX`] runs.
+    pub array: Vec<Range>,
+    /// The sectors on each leg, at most [`RANGES_MAX`] runs a leg.
+    pub leg_ranges: Vec<LegRange>,
+    /// Sectors in all, counted once however many legs.
+    pub sectors: u64,
+    /// Writes of the workload that are hit; 0 where none are known.
+    pub writes: u64,
+    /// The event at which it first showed.
+    pub first: u64,
+    /// The event at which it last showed.
+    pub last: u64,
+    /// Who did it.
+    pub cause: Cause,
+    /// Why that is the cause.
+    pub reason: String,
+    /// Which promise is broken.
+    pub promise: String,
+    /// The first wrong sector, looked at closely.
+    pub example: Option<Example>,
+    /// The requests and marks that touched it, in the order of the sequence.
+    pub story: Vec<StoryLine>,
+    /// More that is known.
+    pub notes: Vec<String>,
+}
+
+/// Runs of sectors that a finding lists at most.
+pub const RANGES_MAX: usize = 1000;
+
+/// Sectors of a leg.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegRange {
+    /// The leg's name.
+    pub leg: String,
+    /// First sector on the leg.
+    pub start: u64,
+    /// Sectors.
+    pub count: u64,
+}
+
+/// One wrong sector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Example {
+    /// The array sector.
+    pub array_sector: u64,
+    /// What should be there.
+    pub expected: Option<Expected>,
+    /// What each leg holds.
+    pub legs: Vec<Holding>,
+}
+
+/// What should be in a sector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// In words: `writer 3 #119`.
+    pub what: String,
+    /// CRC-32 of the content.
+    pub digest: u32,
+    /// The content in hexadecimal, made again from the stamp.
+    pub bytes: String,
+}
+
+/// What a leg holds in a sector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// The leg's name.
+    pub leg: String,
+    /// The sector on the leg.
+    pub sector: u64,
+    /// Whether it is as it should be.
+    pub good: bool,
+    /// In words: `writer 3 #118 of array sector 8200`, `zeros`, `unknown content`.
+    pub what: String,
+    /// The content in hexadecimal, where it was read and its digest proves it.
+    pub bytes: Option<String>,
+    /// The sector's versions on this leg, newest first.
+    pub history: Vec<VersionLine>,
+}
+
+/// A version of a sector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionLine {
+    /// The event that brought it; 0 for initial content.
+    pub event: u64,
+    /// The number of the request on the leg; 0 for initial content.
+    pub request: u64,
+    /// CRC-32; `None`: not known.
+    pub digest: Option<u32>,
+    /// Guest-physical address that it came from; 0 for none.
+    pub gpa: u64,
+    /// In words: where it comes from and how sure it is.
+    pub what: String,
+}
+
+/// One line of a story.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StoryLine {
+    /// The event.
+    pub event: u64,
+    /// Microseconds since the run began.
+    pub time_us: u64,
+    /// The leg's name, or `guest`.
+    pub leg: String,
+    /// What happened.
+    pub what: String,
+}

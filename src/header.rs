@@ -1,0 +1,133 @@
+//! What a run is: the first record of its journal, and all that the checker is told besides events.
+//!
+//! Everything a verdict depends on is either here or an event, so that a live run and a check of its journal cannot disagree.
+
+use serde::{Deserialize, Serialize};
+
+use crate::block::LegId;
+use crate::config::{LegConfig, Record};
+use crate::plan::{Step, StepKind};
+
+/// The run, as known when it starts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunHeader {
+    /// The version of the journal's format: [`crate::header::JOURNAL_VERSION`].
+    pub version: u32,
+    /// The run's number, which is in every stamp.
+    pub run: u64,
+    /// The seed that all decisions come from.
+    pub seed: u64,
+    /// The legs, by [`LegId`].
+    pub legs: Vec<LegHead>,
+    /// The resolved scenario's text; empty for `serve`.
+    #[serde(default)]
+    pub scenario: String,
+    /// The steps of each boot's plan, first boot first; empty without an agent.
+    #[serde(default)]
+    pub steps: Vec<Vec<StepHead>>,
+    /// Which payloads the journal keeps.
+    #[serde(default)]
+    pub record: Record,
+    /// What the scenario asks of the run besides having no findings.
+    #[serde(default)]
+    pub expect: Expect,
+    /// The command line that runs it again; empty if there is none.
+    #[serde(default)]
+    pub reproduce: String,
+    /// Options that were in force, as JSON for the reader.
+    #[serde(default)]
+    pub options: serde_json::Value,
+    /// Where it all comes from (kernel, QEMU, mdadm, legwatch, accelerator), as JSON for the reader.
+    #[serde(default)]
+    pub provenance: serde_json::Value,
+}
+
+/// The version of the journal's format that this crate writes and reads.
+pub const JOURNAL_VERSION: u32 = 1;
+
+/// One leg.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegHead {
+    /// Its configuration.
+    pub config: LegConfig,
+    /// Its size in sectors.
+    pub sectors: u64,
+}
+
+/// One step of a plan, as far as the verdict needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepHead {
+    /// What its failure means.
+    pub kind: StepKind,
+    /// Its name.
+    pub name: String,
+}
+
+impl From<&Step> for StepHead {
+    fn from(step: &Step) -> StepHead {
+        StepHead {
+            kind: step.kind,
+            name: step.name.clone(),
+        }
+    }
+}
+
+/// What a scenario demands that a run exercises. What is not met makes the run inconclusive, never clean.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expect {
+    /// At least so many writes acknowledged to the workload.
+    pub min_writes: u64,
+    /// Of the sectors intended, how many percent must have been compared on all active legs, 0 to 100.
+    pub compared_percent: u8,
+    /// Whether no sector may be excused.
+    pub no_excuses: bool,
+    /// Whether write-behind must (or must not) have been seen.
+    pub write_behind: Option<bool>,
+    /// At least so many flushes completed on each leg.
+    pub min_flushes: u64,
+    /// At least so many discards completed on each leg.
+    pub min_discards: u64,
+}
+
+impl Default for Expect {
+    fn default() -> Expect {
+        Expect {
+            min_writes: 0,
+            compared_percent: 100,
+            no_excuses: false,
+            write_behind: None,
+            min_flushes: 0,
+            min_discards: 0,
+        }
+    }
+}
+
+impl RunHeader {
+    /// A header with the defaults, for legs of the given configurations and sizes in sectors.
+    pub fn new(run: u64, seed: u64, legs: Vec<LegHead>) -> RunHeader {
+        RunHeader {
+            version: JOURNAL_VERSION,
+            run,
+            seed,
+            legs,
+            scenario: String::new(),
+            steps: Vec::new(),
+            record: Record::default(),
+            expect: Expect::default(),
+            reproduce: String::new(),
+            options: serde_json::Value::Null,
+            provenance: serde_json::Value::Null,
+        }
+    }
+
+    /// A leg's name; `?` for a leg that the run does not have.
+    pub fn leg_name(&self, leg: LegId) -> &str {
+        if leg == LegId::CONTROL {
+            return "control";
+        }
+        self.legs
+            .get(leg.index())
+            .map_or("?", |head| head.config.name.as_str())
+    }
+}

@@ -1,0 +1,157 @@
+//! The fold that live runs and recorded ones share: the checker, and what the guest's console says of its kernel.
+
+use crate::block::{LegId, SectorRange};
+use crate::event::{Event, EventNo, GuestEnd, What};
+use crate::finding::{Check, Confidence, Finding, Wrongness};
+use crate::guest_health::{Crash, Meaning, Watcher};
+use crate::header::RunHeader;
+use crate::mark::Mark;
+use crate::oracle::{Checker, EndState, Verdict, Wanted};
+
+/// Functions of a trace that a finding shows.
+const TRACE_MAX: usize = 12;
+
+/// Events in, verdict out.
+#[derive(Debug)]
+pub struct Judge {
+    checker: Checker,
+    console: Watcher,
+    /// The numbers of the boot's console lines, to place a crash in the sequence.
+    lines: Vec<EventNo>,
+    boot: u32,
+    end: EndState,
+    strict: bool,
+}
+
+impl Judge {
+    /// A judge for the run that the header describes; `strict`: suspect findings decide too.
+    pub fn new(header: &RunHeader, strict: bool) -> Judge {
+        Judge {
+            checker: Checker::new(header),
+            console: Watcher::new(),
+            lines: Vec::new(),
+            boot: 0,
+            end: EndState::default(),
+            strict,
+        }
+    }
+
+    /// Takes the next event. Events come in the order of their numbers.
+    pub fn apply(&mut self, event: &Event) {
+        match &event.what {
+            What::Boot { boot } => {
+                self.close_console();
+                self.boot = *boot;
+            }
+            What::Mark(Mark::Hello(_)) => self.console.booted(),
+            What::Console { line } => {
+                self.lines.push(event.no);
+                self.console.push(line);
+            }
+            What::GuestEnded { how, .. } => {
+                // A guest that we killed may have been in the middle of anything; what its console said before counts all the same.
+                if let GuestEnd::Killed { why } = how
+                    && why.contains("interrupted")
+                {
+                    self.end.reasons.push("interrupted".into());
+                }
+            }
+            What::Frontend { .. }
+            | What::Arrived(_)
+            | What::Decided(_)
+            | What::Fetched(_)
+            | What::Completed(_)
+            | What::Abandoned(_)
+            | What::Mark(_)
+            | What::Quiet { .. }
+            | What::Initial { .. }
+            | What::Evidence { .. }
+            | What::End => {}
+        }
+        self.checker.apply(event);
+    }
+
+    /// Sectors whose content a finding wants to show; see [`Checker::wanted`].
+    pub fn wanted(&mut self) -> Vec<Wanted> {
+        self.checker.wanted()
+    }
+
+    /// Leg ranges that are known to hold data alone; see [`Checker::data_areas`].
+    pub fn data_areas(&self) -> Vec<(LegId, SectorRange)> {
+        self.checker.data_areas()
+    }
+
+    /// Findings so far, before those of one cause are folded.
+    pub fn wrong_so_far(&self) -> u64 {
+        self.checker.wrong_so_far()
+    }
+
+    /// The verdict.
+    pub fn finish(mut self) -> Verdict {
+        self.close_console();
+        let verdict = self.checker.finish(self.end);
+        if self.strict {
+            verdict.strict()
+        } else {
+            verdict
+        }
+    }
+
+    /// A boot's console has ended: what it said of the kernel becomes findings, or the guest is lost.
+    fn close_console(&mut self) {
+        let console = std::mem::take(&mut self.console);
+        let lines = std::mem::take(&mut self.lines);
+        for crash in console.finish() {
+            let at = usize::try_from(crash.line_index)
+                .ok()
+                .and_then(|index| lines.get(index))
+                .copied()
+                .unwrap_or_default();
+            match crash.meaning() {
+                Meaning::Finding { proven } => self
+                    .end
+                    .findings
+                    .push(finding(&crash, proven, at, self.boot)),
+                Meaning::LostGuest => {
+                    let when = if crash.at_boot {
+                        "while it booted"
+                    } else {
+                        "away from storage"
+                    };
+                    self.end.reasons.push(format!(
+                        "the guest's kernel failed {when}: {}",
+                        crash.first_line
+                    ));
+                }
+                Meaning::Note => {}
+            }
+        }
+    }
+}
+
+fn finding(crash: &Crash, proven: bool, at: EventNo, boot: u32) -> Finding {
+    let trace = crash
+        .functions
+        .iter()
+        .take(TRACE_MAX)
+        .map(ToString::to_string)
+        .collect::<Vec<_>>();
+    let mut finding = crate::oracle::plain(
+        Check::Guest,
+        Wrongness::Kernel,
+        // Addresses and numbers differ from run to run; the innermost functions do not.
+        &trace.iter().take(3).cloned().collect::<Vec<_>>().join("/"),
+        at,
+        format!(
+            "the guest's kernel failed in storage code: {}",
+            crash.first_line
+        ),
+        format!("boot {boot}, trace: {}", trace.join(", ")),
+    );
+    finding.confidence = if proven {
+        Confidence::Proven
+    } else {
+        Confidence::Suspect
+    };
+    finding
+}

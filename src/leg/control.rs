@@ -1,0 +1,316 @@
+//! The control leg: the agent reads its plan from it and writes marks to it (see [`crate::mark`]).
+//!
+//! A mark's number is taken right after its chain was, as an arrival's is; several marks in one request take numbers one after the other. The
+//! write of a [`Mark::Quiet`] waits until no leg has a request in flight, or until the limit.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::command::Ending;
+use super::lock;
+use super::shared::Rest;
+use super::worker::Queue;
+use crate::block::{LegId, Operation, SECTOR_BYTES, SectorRange, Status};
+use crate::clock;
+use crate::event::{FrontendChange, What};
+use crate::mark::{CONTROL_SECTORS, MARKS_START, Mark, SERIAL, decode, encode_plan};
+use crate::sequence::Tap;
+use crate::virtio::defs::ID_BYTES;
+use crate::virtio::{Limits, Pending, parse};
+
+/// What the control leg shares with who runs it.
+#[derive(Debug, Default)]
+pub struct ControlShared {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// The plan area's content, from its first byte; zeros behind it.
+    plan: Vec<u8>,
+    seen: Batches,
+}
+
+/// Batch numbers that have come: all up to one, and some behind it.
+#[derive(Debug, Default)]
+struct Batches {
+    all_to: u32,
+    others: BTreeSet<u32>,
+}
+
+impl Batches {
+    /// `true` the first time.
+    fn first_time(&mut self, batch: u32) -> bool {
+        if batch <= self.all_to || !self.others.insert(batch) {
+            return false;
+        }
+        while let Some(next) = self.all_to.checked_add(1)
+            && self.others.remove(&next)
+        {
+            self.all_to = next;
+        }
+        true
+    }
+}
+
+impl ControlShared {
+    /// Sets the plan that the next reads see; `false` if it is larger than its area.
+    pub fn set_plan(&self, json: &[u8]) -> bool {
+        let Some(plan) = encode_plan(json) else {
+            return false;
+        };
+        lock(&self.inner).plan = plan;
+        true
+    }
+
+    /// A boot begins: batches count from 1 again.
+    pub fn new_boot(&self) {
+        lock(&self.inner).seen = Batches::default();
+    }
+}
+
+/// The control leg.
+#[derive(Debug)]
+pub struct Control {
+    shared: Arc<ControlShared>,
+    rest: Arc<Rest>,
+    limit: Duration,
+    waiting: Vec<Waiting>,
+}
+
+/// The write of quiet points.
+#[derive(Debug)]
+struct Waiting {
+    ids: Vec<u32>,
+    queue: u16,
+    until: Instant,
+    pending: Pending,
+}
+
+/// The control leg's limits.
+pub const LIMITS: Limits = Limits {
+    sectors: CONTROL_SECTORS,
+    block_sectors: 1,
+    read_only: false,
+    flush: false,
+    discard: false,
+    write_zeroes: false,
+};
+
+impl Control {
+    /// A control leg that waits for `rest` at quiet points, `limit` at most.
+    pub fn new(shared: Arc<ControlShared>, rest: Arc<Rest>, limit: Duration) -> Control {
+        Control {
+            shared,
+            rest,
+            limit,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// A chain has just been taken from the ring.
+    pub(super) fn arrive(&mut self, queue: &mut Queue, head: u16, tap: &mut Tap) {
+        let (request, pending) = match parse(&queue.ring, head, &LIMITS) {
+            Ok(both) => both,
+            Err(bad) => {
+                let status = bad.why.status();
+                if !matches!(bad.operation, Operation::Unsupported(_)) {
+                    trouble(tap, format!("{}: {}", bad.operation, bad.why));
+                }
+                queue.ring.push(bad.pending.complete(status, 0));
+                return;
+            }
+        };
+        let range = request.ranges.first().copied().unwrap_or_default();
+        let (status, written) = match request.operation {
+            Operation::Read => (Status::Ok, self.read(range, &pending)),
+            Operation::GetId => {
+                let mut id = [0; ID_BYTES];
+                for (to, from) in id.iter_mut().zip(SERIAL.bytes()) {
+                    *to = from;
+                }
+                (Status::Ok, pending.data().copy_prefix(&id))
+            }
+            Operation::Write => match self.write(range, &pending, tap) {
+                Ok(ids) if ids.is_empty() => (Status::Ok, 0),
+                Ok(ids) => {
+                    let now = clock::now();
+                    self.waiting.push(Waiting {
+                        ids,
+                        queue: queue.index,
+                        until: now.checked_add(self.limit).unwrap_or(now),
+                        pending,
+                    });
+                    self.rest.wait(true);
+                    return;
+                }
+                Err(why) => {
+                    trouble(tap, why);
+                    (Status::IoErr, 0)
+                }
+            },
+            Operation::Flush => (Status::Ok, 0),
+            Operation::Discard
+            | Operation::WriteZeroes
+            | Operation::WriteZeroesUnmap
+            | Operation::Unsupported(_) => (Status::Unsupported, 0),
+        };
+        queue.ring.push(pending.complete(status, written));
+    }
+
+    fn read(&self, range: SectorRange, pending: &Pending) -> u32 {
+        let bytes = |sectors: u64| {
+            usize::try_from(sectors)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(SECTOR_BYTES)
+        };
+        let mut out = vec![0; bytes(range.count())];
+        let inner = lock(&self.shared.inner);
+        let plan = inner.plan.get(bytes(range.start().0)..).unwrap_or(&[]);
+        for (to, from) in out.iter_mut().zip(plan) {
+            *to = *from;
+        }
+        drop(inner);
+        pending.data().copy_prefix(&out)
+    }
+
+    /// Records the marks of every sector; the quiet points among them are returned.
+    fn write(
+        &self,
+        range: SectorRange,
+        pending: &Pending,
+        tap: &mut Tap,
+    ) -> Result<Vec<u32>, String> {
+        if range.start().0 < MARKS_START {
+            return Err("a write outside the marks area".into());
+        }
+        let mut bytes = vec![0; usize::try_from(pending.data().bytes()).unwrap_or(0)];
+        pending.data().copy_to(&mut bytes);
+        let mut quiet = Vec::new();
+        let mut bad = None;
+        let (sectors, _) = bytes.as_chunks::<SECTOR_BYTES>();
+        for sector in sectors {
+            match decode(sector) {
+                Ok((batch, marks)) => {
+                    if !lock(&self.shared.inner).seen.first_time(batch) {
+                        continue;
+                    }
+                    for mark in marks {
+                        if let Mark::Quiet { id, .. } = &mark {
+                            quiet.push(*id);
+                        }
+                        tap.record(What::Mark(mark));
+                    }
+                }
+                Err(why) => bad = Some(why.to_string()),
+            }
+        }
+        match bad {
+            Some(why) if quiet.is_empty() => Err(why),
+            // A quiet point is answered whatever came beside it.
+            Some(_) | None => Ok(quiet),
+        }
+    }
+
+    /// When waiting for a quiet point ends at the latest.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.waiting.iter().map(|waiting| waiting.until).min()
+    }
+
+    /// Answers quiet points whose time has come; `true` if there were any.
+    pub(super) fn end_due(&mut self, queues: &mut [Queue], tap: &mut Tap) -> bool {
+        if self.waiting.is_empty() {
+            return false;
+        }
+        let rest = self.rest.is();
+        let now = clock::now();
+        let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|waiting| rest || waiting.until <= now);
+        self.waiting = waiting;
+        let some = !done.is_empty();
+        for waiting in done {
+            let pending = if rest {
+                Vec::new()
+            } else {
+                self.rest.pending()
+            };
+            self.end(waiting, &pending, queues, Ending::Complete, tap);
+        }
+        if self.waiting.is_empty() {
+            self.rest.wait(false);
+        }
+        some
+    }
+
+    /// Ends what waits on `queue`, or on all queues, which are being stopped.
+    pub(super) fn end_held_of(
+        &mut self,
+        queue: Option<u16>,
+        queues: &mut [Queue],
+        ending: Ending,
+        tap: &mut Tap,
+    ) {
+        let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|waiting| queue.is_none_or(|queue| waiting.queue == queue));
+        self.waiting = waiting;
+        for waiting in done {
+            let pending = self.rest.pending();
+            self.end(waiting, &pending, queues, ending, tap);
+        }
+        if self.waiting.is_empty() {
+            self.rest.wait(false);
+        }
+    }
+
+    fn end(
+        &self,
+        waiting: Waiting,
+        pending: &[crate::block::RequestId],
+        queues: &mut [Queue],
+        ending: Ending,
+        tap: &mut Tap,
+    ) {
+        for id in waiting.ids {
+            tap.record(What::Quiet {
+                id,
+                pending: pending.to_vec(),
+            });
+        }
+        let queue = queues.iter_mut().find(|queue| queue.index == waiting.queue);
+        match (queue, ending) {
+            (Some(queue), Ending::Complete) => {
+                queue.ring.push(waiting.pending.complete(Status::Ok, 0));
+            }
+            (None, _) | (Some(_), Ending::Abandon) => waiting.pending.abandon(),
+        }
+    }
+}
+
+fn trouble(tap: &mut Tap, text: String) {
+    tap.record(What::Frontend {
+        leg: LegId::CONTROL,
+        change: FrontendChange::Trouble(text),
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_counts_once_in_any_order() {
+        let mut seen = Batches::default();
+        for batch in [3, 1, 2, 5] {
+            assert!(seen.first_time(batch), "{batch}");
+        }
+        for batch in [1, 2, 3, 5, 0] {
+            assert!(!seen.first_time(batch), "{batch}");
+        }
+        assert!(seen.first_time(4));
+        assert_eq!((seen.all_to, seen.others.len()), (5, 0));
+        assert!(seen.first_time(u32::MAX));
+    }
+}

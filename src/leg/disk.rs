@@ -1,0 +1,517 @@
+//! One request's way on a leg, from its avail entry to its used entry.
+//!
+//! An honest disk stores a write's payload when it fetches it, at its arrival; with a delay only the answer waits. Reads, discards and
+//! flushes happen just before their answer. A late fetch moves a write's payload there, too.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::command::Ending;
+use super::shared::{LegShared, count};
+use super::worker::Queue;
+use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status, sector_digests};
+use crate::clock;
+use crate::config::{LegConfig, Record};
+use crate::event::{
+    Abandoned, Arrived, Completed, Content, Digests, Fetched, FrontendChange, What,
+};
+use crate::fault::LegRules;
+use crate::medium::{Medium, MemoryMedium};
+use crate::sequence::Tap;
+use crate::virtio::defs::{ID_BYTES, REQUEST_BYTES_MAX};
+use crate::virtio::{Limits, Pending, parse};
+
+/// One leg: its medium, its rules, its requests. It outlives every connection.
+#[derive(Debug)]
+pub struct Disk {
+    shared: Arc<LegShared>,
+    medium: Medium,
+    limits: Limits,
+    rules: LegRules,
+    record: Record,
+    /// Whether guest memory is digested again before completion.
+    digest_again: bool,
+    data: Option<SectorRange>,
+    data_version: u64,
+    held: BinaryHeap<Reverse<Held>>,
+    /// Where a file's payload passes through; sparse, page-aligned, as long as the longest request.
+    scratch: MemoryMedium,
+}
+
+/// A request that waits for its time.
+#[derive(Debug)]
+struct Held {
+    due: Instant,
+    job: Job,
+}
+
+impl Held {
+    fn key(&self) -> (Instant, u64) {
+        (self.due, self.job.number)
+    }
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Held) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Held {}
+
+impl PartialOrd for Held {
+    fn partial_cmp(&self, other: &Held) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Held {
+    fn cmp(&self, other: &Held) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+/// A request on its way.
+#[derive(Debug)]
+struct Job {
+    number: u64,
+    queue: u16,
+    operation: Operation,
+    ranges: SmallVec<[SectorRange; 1]>,
+    pending: Pending,
+    step: Step,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Only the answer is left to give.
+    Refused(Status),
+    /// Nothing has happened yet.
+    Todo,
+    /// A write was fetched and stored, or storing failed.
+    Stored { digests: Digests, status: Status },
+}
+
+/// What the work on a request came to.
+struct Outcome {
+    status: Status,
+    content: Content,
+    written: u32,
+}
+
+impl Outcome {
+    fn plain(status: Status) -> Outcome {
+        Outcome {
+            status,
+            content: Content::NotTaken,
+            written: 0,
+        }
+    }
+}
+
+impl Disk {
+    /// A leg on its medium.
+    ///
+    /// # Errors
+    /// [`crate::medium::MediumError`], without address space for the scratch memory.
+    pub fn new(
+        shared: Arc<LegShared>,
+        config: &LegConfig,
+        medium: Medium,
+        record: Record,
+        digest_again: bool,
+    ) -> Result<Disk, crate::medium::MediumError> {
+        let limits = Limits {
+            sectors: medium.sectors(),
+            block_sectors: u64::from(config.block_size / 512),
+            read_only: config.read_only,
+            flush: config.write_cache,
+            discard: config.discard && !config.read_only,
+            write_zeroes: config.write_zeroes && !config.read_only,
+        };
+        Ok(Disk {
+            shared,
+            medium,
+            limits,
+            rules: LegRules::new(config),
+            record,
+            digest_again,
+            data: None,
+            data_version: 0,
+            held: BinaryHeap::new(),
+            scratch: MemoryMedium::new(REQUEST_BYTES_MAX)?,
+        })
+    }
+
+    /// What requests are checked against.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn id(&self, number: u64) -> RequestId {
+        RequestId {
+            leg: self.shared.id(),
+            number,
+        }
+    }
+
+    fn leg(&self) -> LegId {
+        self.shared.id()
+    }
+
+    /// A chain has just been taken from the ring. Returns the data bytes that were moved.
+    pub(super) fn arrive(&mut self, queue: &mut Queue, head: u16, tap: &mut Tap) -> u64 {
+        let no = tap.number();
+        let number = self.shared.arrive();
+        let (operation, ranges, pending, step) = match parse(&queue.ring, head, &self.limits) {
+            Ok((request, pending)) => (request.operation, request.ranges, pending, Step::Todo),
+            Err(bad) => (
+                bad.operation,
+                SmallVec::new(),
+                bad.pending,
+                Step::Refused(bad.why.status()),
+            ),
+        };
+        tap.push(
+            no,
+            What::Arrived(Arrived {
+                request: self.id(number),
+                queue: queue.index,
+                operation,
+                ranges: ranges.clone(),
+                segments: pending.data().segments(),
+            }),
+        );
+        let mut job = Job {
+            number,
+            queue: queue.index,
+            operation,
+            ranges,
+            pending,
+            step,
+        };
+        let bytes = job.pending.data().bytes();
+        if self.rules.is_empty() {
+            if operation == Operation::Write && matches!(job.step, Step::Todo) {
+                let outcome = self.write_now(&job, tap);
+                self.finish(queue, job, outcome, tap);
+            } else {
+                let outcome = self.work(&mut job, tap);
+                self.finish(queue, job, outcome, tap);
+            }
+            return bytes;
+        }
+        let decision = self.rules.decide(self.leg(), number, operation);
+        for decided in decision.decided {
+            tap.record(What::Decided(decided));
+        }
+        if operation == Operation::Write && matches!(job.step, Step::Todo) && !decision.late_fetch {
+            let (status, digests) = self.store(&job, tap);
+            job.step = Step::Stored { digests, status };
+        }
+        if decision.delay.is_zero() {
+            let outcome = self.work(&mut job, tap);
+            self.finish(queue, job, outcome, tap);
+        } else {
+            let now = clock::now();
+            self.shared.hold(number);
+            self.held.push(Reverse(Held {
+                due: now.checked_add(decision.delay).unwrap_or(now),
+                job,
+            }));
+        }
+        bytes
+    }
+
+    /// When the next held request is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.held.peek().map(|Reverse(held)| held.due)
+    }
+
+    /// Ends the held requests that are due; `true` if there were any.
+    pub(super) fn end_due(&mut self, queues: &mut [Queue], tap: &mut Tap) -> bool {
+        let Some(first) = self.next_due() else {
+            return false;
+        };
+        let now = clock::now();
+        if first > now {
+            return false;
+        }
+        while let Some(Reverse(held)) = self.held.peek() {
+            if held.due > now {
+                break;
+            }
+            if let Some(Reverse(held)) = self.held.pop() {
+                self.end_held(held, queues, Ending::Complete, tap);
+            }
+        }
+        true
+    }
+
+    /// Ends everything that is held for `queue`, or for all queues.
+    pub(super) fn end_held_of(
+        &mut self,
+        queue: Option<u16>,
+        queues: &mut [Queue],
+        ending: Ending,
+        tap: &mut Tap,
+    ) {
+        let (mut ours, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|Reverse(held)| queue.is_none_or(|queue| held.job.queue == queue));
+        self.held = rest.into();
+        ours.sort_unstable_by(|Reverse(a), Reverse(b)| a.cmp(b));
+        for Reverse(held) in ours {
+            self.end_held(held, queues, ending, tap);
+        }
+    }
+
+    fn end_held(&mut self, held: Held, queues: &mut [Queue], ending: Ending, tap: &mut Tap) {
+        let mut job = held.job;
+        self.shared.release(job.number);
+        let queue = queues.iter_mut().find(|queue| queue.index == job.queue);
+        match (queue, ending) {
+            (Some(queue), Ending::Complete) => {
+                let outcome = self.work(&mut job, tap);
+                self.finish(queue, job, outcome, tap);
+            }
+            (None, _) | (Some(_), Ending::Abandon) => {
+                let applied = matches!(
+                    job.step,
+                    Step::Stored {
+                        status: Status::Ok,
+                        ..
+                    }
+                );
+                job.pending.abandon();
+                tap.record(What::Abandoned(Abandoned {
+                    request: self.id(job.number),
+                    applied,
+                }));
+                self.shared.end();
+            }
+        }
+    }
+
+    /// Answers: the number, the event, then the used entry, which the driver sees when the queue publishes.
+    fn finish(&mut self, queue: &mut Queue, job: Job, outcome: Outcome, tap: &mut Tap) {
+        let counts = self.shared.counts();
+        match job.operation {
+            Operation::Read => count(&counts.reads, 1),
+            Operation::Write => count(&counts.writes, 1),
+            Operation::Flush => count(&counts.flushes, 1),
+            Operation::Discard | Operation::WriteZeroes | Operation::WriteZeroesUnmap => {
+                count(&counts.discards, 1);
+            }
+            Operation::GetId | Operation::Unsupported(_) => {}
+        }
+        if outcome.status != Status::Ok {
+            count(&counts.errors, 1);
+        }
+        let no = tap.number();
+        tap.push(
+            no,
+            What::Completed(Completed {
+                request: self.id(job.number),
+                status: outcome.status,
+                content: outcome.content,
+            }),
+        );
+        queue
+            .ring
+            .push(job.pending.complete(outcome.status, outcome.written));
+        self.shared.end();
+    }
+
+    /// Everything that is left to do before the answer.
+    fn work(&mut self, job: &mut Job, tap: &mut Tap) -> Outcome {
+        match std::mem::replace(&mut job.step, Step::Todo) {
+            Step::Refused(status) => Outcome::plain(status),
+            Step::Stored { digests, status } => Outcome {
+                status,
+                content: self.content_now(job, &digests, status),
+                written: 0,
+            },
+            Step::Todo => match job.operation {
+                Operation::Read => self.read(job, tap),
+                Operation::Write => self.write_now(job, tap),
+                Operation::Flush => {
+                    let flushed = self.medium.flush();
+                    Outcome::plain(self.answer(flushed, job.number, tap))
+                }
+                Operation::Discard | Operation::WriteZeroesUnmap => self.zero(job, true, tap),
+                Operation::WriteZeroes => self.zero(job, false, tap),
+                Operation::GetId => {
+                    let mut id = [0; ID_BYTES];
+                    for (to, from) in id.iter_mut().zip(self.shared.name().bytes()) {
+                        *to = from;
+                    }
+                    Outcome {
+                        status: Status::Ok,
+                        content: Content::NotTaken,
+                        written: job.pending.data().copy_prefix(&id),
+                    }
+                }
+                Operation::Unsupported(_) => Outcome::plain(Status::Unsupported),
+            },
+        }
+    }
+
+    /// Turns a medium's result into an answer; an error is recorded.
+    fn answer(&self, result: std::io::Result<()>, number: u64, tap: &mut Tap) -> Status {
+        match result {
+            Ok(()) => Status::Ok,
+            Err(error) => {
+                tap.record(What::Frontend {
+                    leg: self.leg(),
+                    change: FrontendChange::Trouble(format!(
+                        "request {number}: the medium failed: {error}"
+                    )),
+                });
+                Status::IoErr
+            }
+        }
+    }
+
+    fn zero(&mut self, job: &Job, unmap: bool, tap: &mut Tap) -> Outcome {
+        let result = job
+            .ranges
+            .iter()
+            .try_for_each(|range| self.medium.zero(*range, unmap))
+            .and_then(|()| self.settle());
+        Outcome::plain(self.answer(result, job.number, tap))
+    }
+
+    /// Without a volatile cache, what was written is durable before it is answered (virtio 1.2, 5.2.6.2).
+    fn settle(&mut self) -> std::io::Result<()> {
+        if self.shared.write_through() {
+            self.medium.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn read(&mut self, job: &Job, tap: &mut Tap) -> Outcome {
+        let Some(range) = job.ranges.first().copied() else {
+            return Outcome::plain(Status::IoErr);
+        };
+        let data = job.pending.data();
+        let digests: Digests = match &mut self.medium {
+            Medium::Memory(memory) => {
+                let bytes = memory.bytes(range);
+                data.copy_from(bytes);
+                sector_digests(bytes).collect()
+            }
+            Medium::File(file) => {
+                let bytes = self.scratch.bytes_mut(front(range.count()));
+                if let Err(error) = file.read(range, bytes) {
+                    return Outcome::plain(self.answer(Err(error), job.number, tap));
+                }
+                data.copy_from(bytes);
+                sector_digests(bytes).collect()
+            }
+        };
+        count(&self.shared.counts().bytes_read, data.bytes());
+        Outcome {
+            status: Status::Ok,
+            written: u32::try_from(data.bytes()).unwrap_or(u32::MAX),
+            content: Content::Returned(digests),
+        }
+    }
+
+    /// Fetches a write's payload and stores it: the number first, then one copy, then the digests of that copy.
+    fn store(&mut self, job: &Job, tap: &mut Tap) -> (Status, Digests) {
+        let Some(range) = job.ranges.first().copied() else {
+            return (Status::IoErr, Digests::new());
+        };
+        let data = job.pending.data();
+        if let Some(area) = self.shared.data_area_since(&mut self.data_version) {
+            self.data = area;
+        }
+        let keep = match self.record {
+            Record::All => true,
+            Record::Metadata => !self.data.is_some_and(|area| area.covers(range)),
+            Record::None => false,
+        };
+        let no = tap.number();
+        let (bytes, stored): (&[u8], _) = match &mut self.medium {
+            Medium::Memory(memory) => {
+                let bytes = memory.bytes_mut(range);
+                data.copy_to(bytes);
+                (bytes, Ok(()))
+            }
+            Medium::File(file) => {
+                let bytes = self.scratch.bytes_mut(front(range.count()));
+                data.copy_to(bytes);
+                let stored = file.write(range, bytes);
+                (bytes, stored)
+            }
+        };
+        let digests: Digests = sector_digests(bytes).collect();
+        tap.push(
+            no,
+            What::Fetched(Fetched {
+                request: RequestId {
+                    leg: self.shared.id(),
+                    number: job.number,
+                },
+                digests: digests.clone(),
+                payload: keep.then(|| bytes.to_vec()),
+            }),
+        );
+        count(&self.shared.counts().bytes_written, data.bytes());
+        let settled = stored.and_then(|()| self.settle());
+        (self.answer(settled, job.number, tap), digests)
+    }
+
+    /// A write that is fetched, stored and answered at once.
+    fn write_now(&mut self, job: &Job, tap: &mut Tap) -> Outcome {
+        let (status, digests) = self.store(job, tap);
+        // Nothing else has touched the copy since it was made, so it says what was fetched, and comparing is cheaper than digesting.
+        let same = match (job.ranges.first(), &self.medium) {
+            _ if !self.digest_again => None,
+            (Some(range), Medium::Memory(memory)) => {
+                Some(job.pending.data().equals(memory.bytes(*range)))
+            }
+            (Some(range), Medium::File(_)) => Some(
+                job.pending
+                    .data()
+                    .equals(self.scratch.bytes(front(range.count()))),
+            ),
+            (None, _) => None,
+        };
+        let content = match same {
+            _ if status != Status::Ok => Content::NotTaken,
+            None => Content::NotTaken,
+            Some(true) => Content::Same,
+            Some(false) => self.content_now(job, &digests, status),
+        };
+        Outcome {
+            status,
+            content,
+            written: 0,
+        }
+    }
+
+    /// What guest memory holds now, against what was fetched.
+    fn content_now(&self, job: &Job, fetched: &Digests, status: Status) -> Content {
+        if !self.digest_again || status != Status::Ok {
+            return Content::NotTaken;
+        }
+        let now = job.pending.data().digests();
+        if now == *fetched {
+            Content::Same
+        } else {
+            Content::Changed(now)
+        }
+    }
+}
+
+/// The first `count` sectors, of the scratch memory.
+fn front(count: u64) -> SectorRange {
+    SectorRange::new(Sector(0), count).unwrap_or_default()
+}

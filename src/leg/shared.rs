@@ -1,0 +1,239 @@
+//! What others may know of a leg while its worker runs.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex};
+
+use super::command::Bell;
+use super::lock;
+use crate::block::{LegId, RequestId, SectorRange};
+
+/// A leg, as others see it. Counters have one writer, the leg's worker.
+#[derive(Debug)]
+pub struct LegShared {
+    id: LegId,
+    name: String,
+    arrived: AtomicU64,
+    ended: AtomicU64,
+    /// The request that is being worked on this moment, or 0.
+    current: AtomicU64,
+    /// Requests that wait for their time.
+    held: Mutex<BTreeSet<u64>>,
+    data: Mutex<Option<SectorRange>>,
+    data_version: AtomicU64,
+    write_through: AtomicBool,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) reads: AtomicU64,
+    pub(super) writes: AtomicU64,
+    pub(super) flushes: AtomicU64,
+    pub(super) discards: AtomicU64,
+    pub(super) bytes_read: AtomicU64,
+    pub(super) bytes_written: AtomicU64,
+    pub(super) errors: AtomicU64,
+}
+
+/// A leg's live numbers, since the start of the witness.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LegStats {
+    /// Reads answered.
+    pub reads: u64,
+    /// Writes answered.
+    pub writes: u64,
+    /// Flushes answered.
+    pub flushes: u64,
+    /// Discards and write zeroes answered.
+    pub discards: u64,
+    /// Bytes given to the guest.
+    pub bytes_read: u64,
+    /// Bytes fetched from the guest.
+    pub bytes_written: u64,
+    /// Requests answered with an error, malformed ones among them.
+    pub errors: u64,
+    /// Requests that have arrived.
+    pub arrived: u64,
+    /// Requests that have arrived and not ended.
+    pub in_flight: u64,
+}
+
+/// Adds to a counter that only the caller writes: no locked instruction.
+pub(super) fn count(counter: &AtomicU64, more: u64) {
+    counter.store(
+        counter.load(Ordering::Relaxed).wrapping_add(more),
+        Ordering::Release,
+    );
+}
+
+impl LegShared {
+    /// A leg to which nothing has happened yet.
+    pub fn new(id: LegId, name: &str, data: Option<SectorRange>) -> LegShared {
+        LegShared {
+            id,
+            name: name.to_owned(),
+            arrived: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            current: AtomicU64::new(0),
+            held: Mutex::default(),
+            data: Mutex::new(data),
+            data_version: AtomicU64::new(1),
+            write_through: AtomicBool::new(false),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Which leg.
+    pub fn id(&self) -> LegId {
+        self.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sets or forgets the sectors that hold nothing but data. Requests that arrive later see it.
+    pub fn set_data_area(&self, data: Option<SectorRange>) {
+        *lock(&self.data) = data;
+        self.data_version.fetch_add(1, Ordering::Release);
+    }
+
+    /// The data area, if it was set since version `seen` was; `seen` is brought up to date.
+    pub(super) fn data_area_since(&self, seen: &mut u64) -> Option<Option<SectorRange>> {
+        let version = self.data_version.load(Ordering::Acquire);
+        if version == *seen {
+            return None;
+        }
+        *seen = version;
+        Some(*lock(&self.data))
+    }
+
+    /// Sectors that hold nothing but data, if known.
+    pub fn data_area(&self) -> Option<SectorRange> {
+        *lock(&self.data)
+    }
+
+    /// Switches the volatile write cache off (every write is durable when it is answered) or on.
+    pub fn set_write_through(&self, on: bool) {
+        self.write_through.store(on, Ordering::Release);
+    }
+
+    pub(super) fn write_through(&self) -> bool {
+        self.write_through.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// One more request has arrived; its number.
+    pub(super) fn arrive(&self) -> u64 {
+        let number = self.arrived.load(Ordering::Relaxed).wrapping_add(1);
+        self.current.store(number, Ordering::Relaxed);
+        self.arrived.store(number, Ordering::Release);
+        number
+    }
+
+    pub(super) fn hold(&self, number: u64) {
+        lock(&self.held).insert(number);
+    }
+
+    pub(super) fn release(&self, number: u64) {
+        lock(&self.held).remove(&number);
+    }
+
+    pub(super) fn end(&self) {
+        self.current.store(0, Ordering::Relaxed);
+        count(&self.ended, 1);
+    }
+
+    /// Whether every request that has arrived has ended.
+    pub fn at_rest(&self) -> bool {
+        // In this order: an arrival between the two looks like a request in flight, which it is.
+        let ended = self.ended.load(Ordering::Acquire);
+        ended == self.arrived.load(Ordering::Acquire)
+    }
+
+    /// Requests that have arrived and not ended.
+    pub fn in_flight(&self) -> Vec<RequestId> {
+        if self.at_rest() {
+            return Vec::new();
+        }
+        let current = self.current.load(Ordering::Relaxed);
+        let mut numbers: BTreeSet<u64> = lock(&self.held).clone();
+        if current != 0 {
+            numbers.insert(current);
+        }
+        numbers
+            .into_iter()
+            .map(|number| RequestId {
+                leg: self.id,
+                number,
+            })
+            .collect()
+    }
+
+    /// The leg's live numbers.
+    pub fn stats(&self) -> LegStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let ended = self.ended.load(Ordering::Acquire);
+        let arrived = self.arrived.load(Ordering::Acquire);
+        LegStats {
+            reads: get(&self.counts.reads),
+            writes: get(&self.counts.writes),
+            flushes: get(&self.counts.flushes),
+            discards: get(&self.counts.discards),
+            bytes_read: get(&self.counts.bytes_read),
+            bytes_written: get(&self.counts.bytes_written),
+            errors: get(&self.counts.errors),
+            arrived,
+            in_flight: arrived.saturating_sub(ended),
+        }
+    }
+}
+
+/// Whether all legs are at rest, for the control leg to wait for.
+#[derive(Debug)]
+pub struct Rest {
+    legs: Vec<Arc<LegShared>>,
+    waiting: AtomicBool,
+    bell: Arc<Bell>,
+}
+
+impl Rest {
+    /// Of these legs; `bell` wakes the worker that waits.
+    pub fn new(legs: Vec<Arc<LegShared>>, bell: Arc<Bell>) -> Rest {
+        Rest {
+            legs,
+            waiting: AtomicBool::new(false),
+            bell,
+        }
+    }
+
+    /// Announces that somebody waits for rest, or does no longer.
+    pub(super) fn wait(&self, waiting: bool) {
+        self.waiting.store(waiting, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether all legs are at rest.
+    pub fn is(&self) -> bool {
+        self.legs.iter().all(|leg| leg.at_rest())
+    }
+
+    /// Requests in flight on all legs.
+    pub fn pending(&self) -> Vec<RequestId> {
+        self.legs.iter().flat_map(|leg| leg.in_flight()).collect()
+    }
+
+    /// A worker has ended requests: wakes whoever waits, if that was all.
+    pub(super) fn ended_some(&self) {
+        // Either the waiter's look at the counters sees our ends, or we see that it waits.
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) && self.is() {
+            self.bell.ring();
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! What md says about itself on the legs: superblocks and bitmap headers, folded into arrays and their active legs.
+//!
+//! A leg is *active* when its own superblock carries the array's uuid, its role in the freshest superblock is below 0xff00, its own superblock has
+//! no `RECOVERY_OFFSET`, and no fault that md has not recorded yet is pending on it (`docs/` md reference, "Words").
+//! Without any superblock, legs whose data area the user declared are taken for one mirror.
+//!
+//! Not covered yet: the bitmap's bits, bad-block lists, several arrays on parts of one leg. Arrays that are reshaped, clustered, with a journal or
+//! of another level than 1 are recognised and refused in one line.
+
+pub mod superblock;
+
+pub use superblock::{BadSuperblock, BitmapHeader, IN_SYNC, Layout, Superblock};
+
+use crate::block::{LegId, SECTOR_BYTES, Sector, SectorRange};
+use crate::shadow::Bytes;
+use superblock::feature;
+
+/// An array's identity: its uuid, or [`DECLARED`].
+pub type ArrayKey = [u8; 16];
+
+/// The identity of the mirror that the user declared where no superblock tells one.
+pub const DECLARED: ArrayKey = [0; 16];
+
+/// A leg as a member of an array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The leg.
+    pub leg: LegId,
+    /// Its slot by the freshest superblock; `None`: spare, faulty, removed.
+    pub slot: Option<u16>,
+    /// The leg sectors that hold the array's data: array sector 0 is the first.
+    pub data: SectorRange,
+    /// Whether it is write-mostly.
+    pub write_mostly: bool,
+    /// Whether it is active.
+    pub active: bool,
+}
+
+/// An array as its legs describe it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Array {
+    /// Its identity.
+    pub key: ArrayKey,
+    /// Its size in sectors.
+    pub sectors: u64,
+    /// Legs that it should have.
+    pub raid_disks: u32,
+    /// The freshest superblock's counter.
+    pub events: u64,
+    /// Whether every active leg's last superblock says that all legs agree.
+    pub clean: bool,
+    /// Whether all active legs' superblocks have said so at least once, or have been dirty with nothing to resync before: initial resync over.
+    pub resync_offset: u64,
+    /// The bitmap's write-behind limit; 0: there is no write-behind.
+    pub write_behind: u32,
+    /// Its legs, in the run's order.
+    pub members: Vec<Member>,
+    /// Why it is not checked; `None` for a plain raid1.
+    pub refused: Option<&'static str>,
+    /// Whether it is the mirror that the user declared.
+    pub declared: bool,
+}
+
+impl Array {
+    /// The member that a leg is.
+    pub fn member(&self, leg: LegId) -> Option<&Member> {
+        self.members.iter().find(|member| member.leg == leg)
+    }
+
+    /// The active members.
+    pub fn active(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.active)
+    }
+
+    /// Whether a leg may lag behind an acknowledgement (`raid1.c:raid1_write_request`, write-behind).
+    pub fn may_lag(&self, member: &Member) -> bool {
+        member.write_mostly && self.write_behind > 0
+    }
+}
+
+/// A leg's metadata as decoded last.
+#[derive(Clone, Debug)]
+struct LegState {
+    sectors: u64,
+    declared: Option<SectorRange>,
+    superblock: Result<Superblock, BadSuperblock>,
+    bitmap: Option<BitmapHeader>,
+    faulty: bool,
+}
+
+/// The fold.
+#[derive(Debug)]
+pub struct Model {
+    legs: Vec<LegState>,
+    arrays: Vec<Array>,
+}
+
+impl Model {
+    /// A model of legs with these sizes in sectors and declared data areas.
+    pub fn new(legs: impl Iterator<Item = (u64, Option<SectorRange>)>) -> Model {
+        let legs = legs
+            .map(|(sectors, declared)| LegState {
+                sectors,
+                declared: declared.filter(|range| range.end().0 <= sectors && !range.is_empty()),
+                superblock: Err(BadSuperblock::None),
+                bitmap: None,
+                faulty: false,
+            })
+            .collect();
+        let mut model = Model {
+            legs,
+            arrays: Vec::new(),
+        };
+        model.fold();
+        model
+    }
+
+    /// The arrays, by identity.
+    pub fn arrays(&self) -> &[Array] {
+        &self.arrays
+    }
+
+    /// The array that a leg is a member of, with the leg's membership.
+    pub fn of(&self, leg: LegId) -> Option<(&Array, &Member)> {
+        self.arrays
+            .iter()
+            .find_map(|array| Some((array, array.member(leg)?)))
+    }
+
+    /// An array by its identity.
+    pub fn array(&self, key: ArrayKey) -> Option<&Array> {
+        self.arrays.iter().find(|array| array.key == key)
+    }
+
+    /// A leg's superblock, or why it has none.
+    ///
+    /// # Errors
+    /// [`BadSuperblock`] as found last.
+    pub fn superblock(&self, leg: LegId) -> Result<&Superblock, &BadSuperblock> {
+        match self.legs.get(leg.index()) {
+            Some(state) => state.superblock.as_ref(),
+            None => Err(&BadSuperblock::None),
+        }
+    }
+
+    /// Whether a write to `range` of a leg can have changed what the model reads there.
+    pub fn concerns(&self, leg: LegId, range: SectorRange) -> bool {
+        let Some(state) = self.legs.get(leg.index()) else {
+            return false;
+        };
+        let place = |at: Sector, count| {
+            SectorRange::new(at, count).is_some_and(|place| place.intersection(range).is_some())
+        };
+        Layout::ALL
+            .iter()
+            .filter_map(|layout| layout.position(state.sectors))
+            .any(|at| place(at, 8))
+            || state
+                .superblock
+                .as_ref()
+                .ok()
+                .and_then(|superblock| superblock.bitmap)
+                .is_some_and(|at| place(at, 1))
+    }
+
+    /// Decodes a leg's metadata anew. Tells whether arrays or memberships changed in a way that matters to the checks (not: `events`, `clean`).
+    pub fn observe(&mut self, leg: LegId, bytes: &Bytes) -> bool {
+        let Some(state) = self.legs.get_mut(leg.index()) else {
+            return false;
+        };
+        state.superblock = superblock::find(bytes, state.sectors);
+        state.bitmap = state
+            .superblock
+            .as_ref()
+            .ok()
+            .and_then(|superblock| superblock.bitmap)
+            .and_then(|at| superblock::bitmap_header(&bytes.read(at, 1)));
+        state.faulty = false;
+        self.fold()
+    }
+
+    /// A metadata write or flush of a leg failed: until its next good superblock, md may treat the leg as faulty without having said so.
+    pub fn suspect(&mut self, leg: LegId) -> bool {
+        if let Some(state) = self.legs.get_mut(leg.index()) {
+            state.faulty = true;
+        }
+        self.fold()
+    }
+
+    fn fold(&mut self) -> bool {
+        let mut keys: Vec<ArrayKey> = self
+            .legs
+            .iter()
+            .filter_map(|leg| leg.superblock.as_ref().ok())
+            .map(|superblock| superblock.uuid)
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut arrays: Vec<Array> = keys.into_iter().map(|key| self.array_of(key)).collect();
+        if arrays.is_empty() {
+            arrays.extend(self.declared());
+        }
+        let shape = |arrays: &[Array]| -> Vec<(ArrayKey, u64, u32, Vec<Member>)> {
+            arrays
+                .iter()
+                .map(|a| (a.key, a.sectors, a.write_behind, a.members.clone()))
+                .collect()
+        };
+        let changed = shape(&arrays) != shape(&self.arrays);
+        self.arrays = arrays;
+        changed
+    }
+
+    fn array_of(&self, key: ArrayKey) -> Array {
+        let own = || {
+            self.legs.iter().enumerate().filter_map(move |(at, leg)| {
+                let superblock = leg.superblock.as_ref().ok()?;
+                (superblock.uuid == key).then_some((at, leg, superblock))
+            })
+        };
+        let freshest = own()
+            .map(|(_, _, superblock)| superblock)
+            .fold(None::<&Superblock>, |best, one| match best {
+                Some(best) if best.events >= one.events => Some(best),
+                Some(_) | None => Some(one),
+            })
+            .expect("a key comes from a superblock");
+        let members: Vec<Member> = own()
+            .map(|(at, leg, superblock)| {
+                let role = freshest.role_of(superblock.dev_number);
+                let slot = (role < 0xff00).then_some(role);
+                Member {
+                    leg: LegId(u8::try_from(at).expect("at most eight legs")),
+                    slot,
+                    data: superblock.data(),
+                    write_mostly: superblock.write_mostly,
+                    active: slot.is_some()
+                        && superblock.recovery_offset.is_none()
+                        && !leg.faulty
+                        // md takes a leg that is one event behind; more means that it was left out.
+                        && superblock.events + 1 >= freshest.events,
+                }
+            })
+            .collect();
+        let active = |leg: usize| members.iter().any(|m| m.leg.index() == leg && m.active);
+        Array {
+            key,
+            sectors: freshest.size,
+            raid_disks: freshest.raid_disks,
+            events: freshest.events,
+            clean: own()
+                .filter(|(at, _, _)| active(*at))
+                .all(|(_, _, superblock)| superblock.resync_offset == IN_SYNC),
+            resync_offset: freshest.resync_offset,
+            write_behind: own()
+                .filter_map(|(_, leg, _)| leg.bitmap)
+                .map(|bitmap| bitmap.write_behind)
+                .max()
+                .unwrap_or(0),
+            refused: refusal(freshest),
+            declared: false,
+            members,
+        }
+    }
+
+    fn declared(&self) -> Option<Array> {
+        let members: Vec<Member> = self
+            .legs
+            .iter()
+            .enumerate()
+            .filter_map(|(at, leg)| {
+                Some(Member {
+                    leg: LegId(u8::try_from(at).ok()?),
+                    slot: Some(u16::try_from(at).ok()?),
+                    data: leg.declared?,
+                    write_mostly: false,
+                    active: !leg.faulty,
+                })
+            })
+            .collect();
+        let sectors = members.iter().map(|member| member.data.count()).min()?;
+        Some(Array {
+            key: DECLARED,
+            sectors,
+            raid_disks: u32::try_from(members.len()).ok()?,
+            events: 0,
+            clean: true,
+            resync_offset: IN_SYNC,
+            write_behind: 0,
+            members,
+            refused: None,
+            declared: true,
+        })
+    }
+}
+
+fn refusal(superblock: &Superblock) -> Option<&'static str> {
+    if superblock.level != 1 {
+        Some("an array of another level than raid1 is not checked")
+    } else if superblock.features & feature::RESHAPE_ACTIVE != 0 {
+        Some("an array that is being reshaped is not checked")
+    } else if superblock.features & feature::CLUSTERED != 0 {
+        Some("a clustered array is not checked")
+    } else if superblock.features & feature::JOURNAL != 0 {
+        Some("an array with a journal is not checked")
+    } else {
+        None
+    }
+}
+
+/// The part of a data area that certainly never holds metadata, whatever array comes next on the leg: the places of all superblocks, and some
+/// room for a bitmap beside them, are left out. Payloads of writes there need not be recorded.
+pub fn never_metadata(data: SectorRange, leg_sectors: u64) -> Option<SectorRange> {
+    const HEAD: u64 = 128;
+    const TAIL: u64 = 512;
+    let start = Sector(data.start().0.max(HEAD));
+    let end = data.end().0.min(leg_sectors.saturating_sub(TAIL));
+    SectorRange::new(start, end.checked_sub(start.0)?).filter(|range| !range.is_empty())
+}
+
+const _: () = assert!(SECTOR_BYTES == 512, "md counts in sectors of 512 bytes");
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+use super::*;
+use proptest::prelude::*;
+
+/// A 1.x superblock as the kernel lays it out, for a leg of 4096 sectors.
+fn image(layout: Layout, role: u16, roles: &[u16], events: u64) -> (Sector, Vec<u8>) {
+    let at = layout.position(4096).unwrap();
+    let mut raw = vec![0; 4096];
+    let mut put = |at: usize, bytes: &[u8]| raw[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, &0xa92b_4efcu32.to_le_bytes());
+    put(4, &1u32.to_le_bytes());
+    put(16, &[7; 16]);
+    put(72, &1u32.to_le_bytes());
+    put(80, &2000u64.to_le_bytes());
+    put(92, &2u32.to_le_bytes());
+    put(128, &1024u64.to_le_bytes());
+    put(136, &2048u64.to_le_bytes());
+    put(144, &at.0.to_le_bytes());
+    put(160, &u32::from(role).to_le_bytes());
+    put(200, &events.to_le_bytes());
+    put(208, &u64::MAX.to_le_bytes());
+    put(220, &u32::try_from(roles.len()).unwrap().to_le_bytes());
+    for (index, role) in roles.iter().enumerate() {
+        put(256 + 2 * index, &role.to_le_bytes());
+    }
+    let sum = superblock::checksum_1(&raw, u32::try_from(roles.len()).unwrap());
+    raw[216..220].copy_from_slice(&sum.to_le_bytes());
+    (at, raw)
+}
+
+fn two(layout: Layout, roles: [&[u16]; 2], events: [u64; 2]) -> Model {
+    let mut model = Model::new([(4096, None), (4096, None)].into_iter());
+    for leg in 0..2u8 {
+        let mut bytes = Bytes::default();
+        let (at, raw) = image(
+            layout,
+            u16::from(leg),
+            roles[usize::from(leg)],
+            events[usize::from(leg)],
+        );
+        bytes.put(at, &raw);
+        model.observe(LegId(leg), &bytes);
+    }
+    model
+}
+
+#[test]
+fn each_version_1_place_is_found() {
+    for layout in [Layout::V1_0, Layout::V1_1, Layout::V1_2] {
+        let model = two(layout, [&[0, 1], &[0, 1]], [5, 5]);
+        let array = &model.arrays()[0];
+        assert_eq!(array.active().count(), 2, "{layout:?}");
+        assert_eq!(
+            array.members[1].data,
+            SectorRange::new(Sector(1024), 2000).unwrap()
+        );
+        assert!(array.clean);
+    }
+}
+
+#[test]
+fn a_leg_that_the_freshest_superblock_calls_faulty_is_not_active() {
+    let model = two(Layout::V1_2, [&[0, 0xfffe], &[0, 1]], [6, 5]);
+    let array = &model.arrays()[0];
+    let active: Vec<_> = array.active().map(|member| member.leg).collect();
+    assert_eq!(active, [LegId(0)]);
+}
+
+#[test]
+fn a_torn_superblock_is_named_and_not_believed() {
+    let (at, mut raw) = image(Layout::V1_2, 0, &[0, 1], 5);
+    raw[200] ^= 1;
+    let mut bytes = Bytes::default();
+    bytes.put(at, &raw);
+    assert_eq!(
+        superblock::find(&bytes, 4096),
+        Err(BadSuperblock::Checksum(Layout::V1_2, Sector(8)))
+    );
+}
+
+#[test]
+fn a_superblock_of_another_place_is_named() {
+    let (_, raw) = image(Layout::V1_2, 0, &[0, 1], 5);
+    let mut bytes = Bytes::default();
+    bytes.put(Sector(0), &raw);
+    assert_eq!(
+        superblock::find(&bytes, 4096),
+        Err(BadSuperblock::Elsewhere(Layout::V1_1, Sector(0), 8))
+    );
+}
+
+#[test]
+fn version_0_90_is_read() {
+    let at = Layout::V0.position(4096).unwrap();
+    let mut raw = vec![0; 4096];
+    let mut word = |index: usize, value: u32| {
+        raw[index * 4..index * 4 + 4].copy_from_slice(&value.to_le_bytes());
+    };
+    word(0, 0xa92b_4efc);
+    word(2, 90);
+    word(5, 0x1111);
+    word(7, 1);
+    word(8, 1900);
+    word(10, 2);
+    word(33, 1);
+    word(39, 9);
+    word(41, 9);
+    word(43, u32::MAX);
+    for slot in 0..2u32 {
+        let base = 128 + 32 * slot as usize;
+        word(base, slot);
+        word(base + 3, slot);
+        word(base + 4, 0b110);
+    }
+    word(992, 1);
+    word(995, 1);
+    word(996, 0b110 | 1 << 9);
+    let sum = superblock::checksum_0(&raw);
+    raw[152..156].copy_from_slice(&sum.to_le_bytes());
+    let found = superblock::decode(Layout::V0, at, &raw, 4096).unwrap();
+    assert_eq!((found.size, found.events, found.dev_number), (3800, 9, 1));
+    assert!(found.write_mostly);
+    assert_eq!(found.resync_offset, IN_SYNC);
+    assert_eq!(
+        (found.role_of(0), found.role_of(1), found.role_of(2)),
+        (0, 1, 0xffff)
+    );
+}
+
+#[test]
+fn declared_data_areas_are_a_mirror_where_no_superblock_is() {
+    let area = SectorRange::new(Sector(100), 1000).unwrap();
+    let model = Model::new([(4096, Some(area)), (4096, Some(area))].into_iter());
+    assert_eq!(model.arrays()[0].active().count(), 2);
+    assert!(model.arrays()[0].declared);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_survived(mut raw in prop::collection::vec(any::<u8>(), 4096), magic: bool, sealed: bool, max_dev in 0u32..2100) {
+        if magic {
+            raw[0..4].copy_from_slice(&0xa92b_4efcu32.to_le_bytes());
+            raw[4..8].copy_from_slice(&1u32.to_le_bytes());
+            raw[144..152].copy_from_slice(&8u64.to_le_bytes());
+            raw[220..224].copy_from_slice(&max_dev.to_le_bytes());
+        }
+        if sealed {
+            let sum = superblock::checksum_1(&raw, max_dev);
+            raw[216..220].copy_from_slice(&sum.to_le_bytes());
+        }
+        for layout in Layout::ALL {
+            if let Ok(found) = superblock::decode(layout, Sector(8), &raw, 4096) {
+                prop_assert!(found.data().end().0 <= 4096);
+            }
+        }
+        let _free = superblock::bitmap_header(&raw);
+        let mut bytes = Bytes::default();
+        bytes.put(Sector(8), &raw);
+        let mut model = Model::new([(4096, None)].into_iter());
+        model.observe(LegId(0), &bytes);
+    }
+}

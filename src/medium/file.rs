@@ -1,0 +1,176 @@
+//! A raw image as a medium.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::MediumError;
+use crate::block::{SECTOR_BYTES, SectorRange, to_usize};
+
+/// Zeros to write where holes can't be punched.
+const ZEROS_BYTES: usize = 64 << 10;
+
+/// The owner of an image; its lock goes with it.
+#[derive(Debug)]
+pub struct FileMedium {
+    file: Arc<File>,
+    sectors: u64,
+}
+
+/// A reader of an image.
+#[derive(Clone, Debug)]
+pub struct View {
+    file: Arc<File>,
+    sectors: u64,
+}
+
+fn offset(range: SectorRange) -> u64 {
+    range.start().0 * SECTOR_BYTES as u64
+}
+
+impl FileMedium {
+    /// Opens and locks an image. A lock of the whole file also keeps QEMU's programs out, which lock single bytes of it.
+    ///
+    /// # Errors
+    /// [`MediumError`].
+    pub fn open(path: &Path, block_bytes: u32, read_only: bool) -> Result<FileMedium, MediumError> {
+        let failed = |source| MediumError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(!read_only)
+            .open(path)
+            .map_err(failed)?;
+        let kind = file.metadata().map_err(failed)?.file_type();
+        let bytes = if kind.is_file() {
+            file.metadata().map_err(failed)?.len()
+        } else if kind.is_block_device() {
+            io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(failed)?
+        } else {
+            return Err(MediumError::Kind {
+                path: path.to_owned(),
+            });
+        };
+        lock(&file, read_only).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied => MediumError::InUse {
+                path: path.to_owned(),
+            },
+            _ => failed(source),
+        })?;
+        if bytes == 0 || !bytes.is_multiple_of(u64::from(block_bytes)) {
+            return Err(MediumError::Size {
+                path: path.to_owned(),
+                bytes,
+                block_bytes,
+            });
+        }
+        Ok(FileMedium {
+            file: Arc::new(file),
+            sectors: bytes / SECTOR_BYTES as u64,
+        })
+    }
+
+    /// Size in sectors.
+    pub fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    /// A reader of the same bytes.
+    pub fn view(&self) -> View {
+        View {
+            file: Arc::clone(&self.file),
+            sectors: self.sectors,
+        }
+    }
+
+    /// Reads `range`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn read(&self, range: SectorRange, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset(range))
+    }
+
+    /// Writes `range`.
+    ///
+    /// # Errors
+    /// The system's; how much was written is then unknown.
+    pub fn write(&mut self, range: SectorRange, bytes: &[u8]) -> io::Result<()> {
+        debug_assert_eq!(range.checked_bytes(), Some(bytes.len() as u64));
+        self.file.write_all_at(bytes, offset(range))
+    }
+
+    /// Zeros in `range`: a hole with `unmap`, else allocated zeros, else (where the file system can do neither) written ones.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn zero(&mut self, range: SectorRange, unmap: bool) -> io::Result<()> {
+        let mode = if unmap {
+            libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE
+        } else {
+            libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE
+        };
+        let bytes = range.count() * SECTOR_BYTES as u64;
+        if let (Ok(at), Ok(len)) = (
+            libc::off_t::try_from(offset(range)),
+            libc::off_t::try_from(bytes),
+        ) {
+            // SAFETY: a system call on a descriptor that is open for as long as `self`.
+            if unsafe { libc::fallocate(self.file.as_raw_fd(), mode, at, len) } == 0 {
+                return Ok(());
+            }
+        }
+        let zeros = [0; ZEROS_BYTES];
+        let mut done = 0;
+        while done < bytes {
+            let here = (bytes - done).min(ZEROS_BYTES as u64);
+            self.file
+                .write_all_at(&zeros[..to_usize(here)], offset(range) + done)?;
+            done += here;
+        }
+        Ok(())
+    }
+
+    /// fdatasync.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+impl View {
+    /// Size in sectors.
+    pub fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    /// Reads `range`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn read(&self, range: SectorRange, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset(range))
+    }
+}
+
+/// Takes an open-file-description lock on the whole file: it also holds against a second open in this process, and ends with the file.
+fn lock(file: &File, shared: bool) -> io::Result<()> {
+    let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
+    // SAFETY: all zeros is a valid `flock`.
+    let mut what: libc::flock = unsafe { std::mem::zeroed() };
+    what.l_type = libc::c_short::try_from(kind).unwrap_or_default();
+    what.l_whence = libc::c_short::try_from(libc::SEEK_SET).unwrap_or_default();
+    // SAFETY: the descriptor is open, `what` is initialised and outlives the call.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const what) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

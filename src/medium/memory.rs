@@ -1,0 +1,171 @@
+//! Memory as a medium: sparse, pages come when they are first written, and go when they are discarded.
+
+use std::io;
+use std::sync::Arc;
+
+use super::MediumError;
+use crate::block::{SECTOR_BYTES, SectorRange, to_usize};
+
+/// From this many bytes on a zeroed range is given back to the kernel rather than overwritten (a system call against a store).
+const GIVE_BACK_BYTES: usize = 64 << 10;
+const PAGE_BYTES: usize = 4096;
+
+#[derive(Debug)]
+struct Map {
+    at: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: the mapping lives as long as the `Map`; who may write is decided by `MemoryMedium`, of which there is one.
+unsafe impl Send for Map {}
+// SAFETY: as above.
+unsafe impl Sync for Map {}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nothing refers to it any more.
+        unsafe {
+            libc::munmap(self.at.cast(), self.bytes);
+        }
+    }
+}
+
+impl Map {
+    /// Byte offset and length of a range.
+    ///
+    /// # Panics
+    /// If the range is not on the medium: requests were checked against its size.
+    fn part(&self, range: SectorRange) -> (usize, usize) {
+        let at = to_usize(range.start().0) * SECTOR_BYTES;
+        let len = to_usize(range.count()) * SECTOR_BYTES;
+        assert!(at + len <= self.bytes, "sectors {range} are on the medium");
+        (at, len)
+    }
+}
+
+/// The owner of a memory medium.
+#[derive(Debug)]
+pub struct MemoryMedium {
+    map: Arc<Map>,
+}
+
+/// A reader of a memory medium.
+#[derive(Clone, Debug)]
+pub struct View {
+    map: Arc<Map>,
+}
+
+impl MemoryMedium {
+    /// All zeros, `bytes` long.
+    ///
+    /// # Errors
+    /// [`MediumError::Memory`], without enough address space.
+    pub fn new(bytes: u64) -> Result<MemoryMedium, MediumError> {
+        let failed = |source| MediumError::Memory { bytes, source };
+        let len = usize::try_from(bytes).map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
+        // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            return Err(failed(io::Error::last_os_error()));
+        }
+        Ok(MemoryMedium {
+            map: Arc::new(Map {
+                at: at.cast(),
+                bytes: len,
+            }),
+        })
+    }
+
+    /// Size in sectors.
+    pub fn sectors(&self) -> u64 {
+        (self.map.bytes / SECTOR_BYTES) as u64
+    }
+
+    /// A reader of the same bytes.
+    pub fn view(&self) -> View {
+        View {
+            map: Arc::clone(&self.map),
+        }
+    }
+
+    /// The bytes of `range`.
+    ///
+    /// # Panics
+    /// If the range is not on the medium.
+    pub fn bytes(&self, range: SectorRange) -> &[u8] {
+        let (at, len) = self.map.part(range);
+        // SAFETY: the part is in the mapping; only the owner writes, and `self` is borrowed.
+        unsafe { std::slice::from_raw_parts(self.map.at.add(at), len) }
+    }
+
+    /// The bytes of `range`, to be written.
+    ///
+    /// # Panics
+    /// If the range is not on the medium.
+    pub fn bytes_mut(&mut self, range: SectorRange) -> &mut [u8] {
+        let (at, len) = self.map.part(range);
+        // SAFETY: the part is in the mapping; only the owner writes, and it is borrowed exclusively. A `View` reads the same bytes by
+        // volatile copies that may be torn.
+        unsafe { std::slice::from_raw_parts_mut(self.map.at.add(at), len) }
+    }
+
+    /// Zeros in `range`; with `unmap` or a long range the whole pages go back to the kernel.
+    ///
+    /// # Panics
+    /// If the range is not on the medium.
+    pub fn zero(&mut self, range: SectorRange, unmap: bool) {
+        let (at, len) = self.map.part(range);
+        let first_page = at.next_multiple_of(PAGE_BYTES);
+        let last_page = (at + len) / PAGE_BYTES * PAGE_BYTES;
+        let whole = last_page.saturating_sub(first_page);
+        if whole == 0 || !(unmap || whole >= GIVE_BACK_BYTES) {
+            self.bytes_mut(range).fill(0);
+            return;
+        }
+        // SAFETY: whole pages within the mapping, which is private and anonymous: they read as zeros afterwards. No slice of them exists,
+        // as the owner is borrowed exclusively.
+        let gone = unsafe {
+            libc::madvise(
+                self.map.at.add(first_page).cast(),
+                whole,
+                libc::MADV_DONTNEED,
+            )
+        };
+        let bytes = self.bytes_mut(range);
+        if gone == 0 {
+            bytes[..first_page - at].fill(0);
+            bytes[last_page - at..].fill(0);
+        } else {
+            bytes.fill(0);
+        }
+    }
+}
+
+impl View {
+    /// Size in sectors.
+    pub fn sectors(&self) -> u64 {
+        (self.map.bytes / SECTOR_BYTES) as u64
+    }
+
+    /// Copies `range` to `out`; a write at the same moment may be seen half done.
+    ///
+    /// # Panics
+    /// If the range is not on the medium or `out` has another length.
+    pub fn read(&self, range: SectorRange, out: &mut [u8]) {
+        let (at, len) = self.map.part(range);
+        assert_eq!(len, out.len(), "room for the range");
+        for (offset, to) in out.iter_mut().enumerate() {
+            // SAFETY: the byte is in the mapping; the read is volatile as the owner may be writing.
+            *to = unsafe { self.map.at.add(at + offset).read_volatile() };
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Bytes at rest: what a leg returns. A medium knows sectors and nothing of guests or requests.
+//!
+//! A [`Medium`] has one owner, who writes; any number of [`MediumView`]s read the same bytes from other threads (for evidence), and may see a
+//! write half done.
+
+mod file;
+mod memory;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use file::FileMedium;
+pub use memory::MemoryMedium;
+
+use crate::block::{SECTOR_BYTES, Sector, SectorRange};
+use crate::config::{LegConfig, MediumConfig};
+
+/// Why a medium can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MediumError {
+    /// Opening failed.
+    #[error("opening {path}")]
+    Open {
+        /// The image.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Neither a file nor a block device.
+    #[error("{path} is neither a file nor a block device")]
+    Kind {
+        /// The image.
+        path: PathBuf,
+    },
+    /// Somebody else has it.
+    #[error("{path} is in use by another program or leg")]
+    InUse {
+        /// The image.
+        path: PathBuf,
+    },
+    /// Empty, or no whole blocks.
+    #[error(
+        "{path} has {bytes} bytes, which is not a positive multiple of the block size {block_bytes}"
+    )]
+    Size {
+        /// The image.
+        path: PathBuf,
+        /// Its size in bytes.
+        bytes: u64,
+        /// The leg's block size in bytes.
+        block_bytes: u32,
+    },
+    /// No address space for a memory medium.
+    #[error("reserving {bytes} bytes of memory")]
+    Memory {
+        /// The medium's size in bytes.
+        bytes: u64,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A leg's bytes, with the right to write.
+#[derive(Debug)]
+pub enum Medium {
+    /// Memory.
+    Memory(MemoryMedium),
+    /// A raw image.
+    File(FileMedium),
+}
+
+/// A leg's bytes, to be read by anyone.
+#[derive(Clone, Debug)]
+pub enum MediumView {
+    /// Memory.
+    Memory(memory::View),
+    /// A raw image.
+    File(file::View),
+}
+
+impl Medium {
+    /// Opens what a leg is made of.
+    ///
+    /// # Errors
+    /// [`MediumError`].
+    pub fn open(config: &LegConfig) -> Result<Medium, MediumError> {
+        match &config.medium {
+            MediumConfig::Mem { bytes } => MemoryMedium::new(*bytes).map(Medium::Memory),
+            MediumConfig::File { path } => {
+                FileMedium::open(path, config.block_size, config.read_only).map(Medium::File)
+            }
+        }
+    }
+
+    /// Size in sectors.
+    pub fn sectors(&self) -> u64 {
+        match self {
+            Medium::Memory(memory) => memory.sectors(),
+            Medium::File(file) => file.sectors(),
+        }
+    }
+
+    /// A reader of the same bytes.
+    pub fn view(&self) -> MediumView {
+        match self {
+            Medium::Memory(memory) => MediumView::Memory(memory.view()),
+            Medium::File(file) => MediumView::File(file.view()),
+        }
+    }
+
+    /// Makes `range` read as zeros; with `unmap` the room is given back where that is possible.
+    ///
+    /// # Errors
+    /// The medium's own. The range's content is then unknown.
+    pub fn zero(&mut self, range: SectorRange, unmap: bool) -> io::Result<()> {
+        match self {
+            Medium::Memory(memory) => {
+                memory.zero(range, unmap);
+                Ok(())
+            }
+            Medium::File(file) => file.zero(range, unmap),
+        }
+    }
+
+    /// Makes all writes durable: a file's data reaches its disk, memory has nothing to do.
+    ///
+    /// # Errors
+    /// The medium's own.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Medium::Memory(_) => Ok(()),
+            Medium::File(file) => file.flush(),
+        }
+    }
+}
+
+impl MediumView {
+    /// Size in sectors.
+    pub fn sectors(&self) -> u64 {
+        match self {
+            MediumView::Memory(memory) => memory.sectors(),
+            MediumView::File(file) => file.sectors(),
+        }
+    }
+
+    /// Reads whole sectors from `start` on.
+    ///
+    /// # Errors
+    /// The medium's own; `UnexpectedEof` past the medium's end.
+    pub fn read(&self, start: Sector, out: &mut [u8]) -> io::Result<()> {
+        let range = SectorRange::new(start, (out.len() / SECTOR_BYTES) as u64)
+            .filter(|range| range.end().0 <= self.sectors())
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        match self {
+            MediumView::Memory(memory) => {
+                memory.read(range, out);
+                Ok(())
+            }
+            MediumView::File(file) => file.read(range, out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECTORS: u64 = 1024;
+
+    fn media() -> Vec<(Medium, Option<tempfile::TempDir>)> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        std::fs::File::create(&path)
+            .unwrap()
+            .set_len(SECTORS * 512)
+            .unwrap();
+        let mut config = LegConfig::memory("a", SECTORS * 512);
+        let memory = Medium::open(&config).unwrap();
+        config.medium = MediumConfig::File { path };
+        vec![(memory, None), (Medium::open(&config).unwrap(), Some(dir))]
+    }
+
+    fn write(medium: &mut Medium, range: SectorRange, byte: u8) {
+        let bytes = vec![byte; (range.count() * 512) as usize];
+        match medium {
+            Medium::Memory(memory) => memory.bytes_mut(range).copy_from_slice(&bytes),
+            Medium::File(file) => file.write(range, &bytes).unwrap(),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn a_medium_is_an_array_of_bytes(steps in prop::collection::vec((0u64..SECTORS, 1u64..400, 0u8..4, any::<u8>()), 1..40)) {
+            for (mut medium, _dir) in media() {
+                let view = medium.view();
+                let mut model = vec![0u8; (SECTORS * 512) as usize];
+                for &(start, count, what, byte) in &steps {
+                    let range = SectorRange::new(Sector(start), count.min(SECTORS - start)).unwrap();
+                    let part = (range.start().0 * 512) as usize..(range.end().0 * 512) as usize;
+                    match what {
+                        0 => { medium.zero(range, true).unwrap(); model[part].fill(0); }
+                        1 => { medium.zero(range, false).unwrap(); model[part].fill(0); }
+                        _ => { write(&mut medium, range, byte); model[part].fill(byte); }
+                    }
+                }
+                medium.flush().unwrap();
+                let mut all = vec![1u8; model.len()];
+                view.read(Sector(0), &mut all).unwrap();
+                prop_assert!(all == model);
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_has_one_user_and_whole_blocks() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        let file = std::fs::File::create(&path).unwrap();
+        let open = |block| FileMedium::open(&path, block, false);
+        assert!(matches!(open(512), Err(MediumError::Size { bytes: 0, .. })));
+        file.set_len(512 * 9).unwrap();
+        assert!(matches!(open(4096), Err(MediumError::Size { .. })));
+        let first = open(512).unwrap();
+        assert!(matches!(open(512), Err(MediumError::InUse { .. })));
+        drop(first);
+        open(512).unwrap();
+        assert!(matches!(
+            FileMedium::open(dir.path(), 512, false),
+            Err(MediumError::Open { .. } | MediumError::Kind { .. })
+        ));
+        assert!(matches!(
+            FileMedium::open(&dir.path().join("none"), 512, false),
+            Err(MediumError::Open { .. })
+        ));
+    }
+
+    #[test]
+    fn past_the_end_is_an_error() {
+        for (medium, _dir) in media() {
+            let mut sector = [0; 512];
+            medium
+                .view()
+                .read(Sector(SECTORS), &mut sector)
+                .unwrap_err();
+            medium
+                .view()
+                .read(Sector(u64::MAX), &mut sector)
+                .unwrap_err();
+        }
+    }
+}

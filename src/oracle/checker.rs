@@ -1,0 +1,177 @@
+//! The fold itself: which event goes where.
+
+use std::collections::BTreeMap;
+
+use super::intents::Book;
+use super::legs::Note;
+use super::same_pages::{Announced, Buffer};
+use super::verdict::Coverage;
+use super::world::World;
+use super::wrong::Wrongs;
+use crate::block::{LegId, RequestId, Sector, SectorRange};
+use crate::event::{Event, EventNo, GuestEnd, What};
+use crate::header::RunHeader;
+use crate::md::{ArrayKey, never_metadata};
+use crate::shadow::{RangeSet, Table};
+
+/// A sector that the live side should read from the medium and record as [`What::Evidence`], if its CRC-32 is still `digest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wanted {
+    /// The leg.
+    pub leg: LegId,
+    /// The sector on the leg.
+    pub sector: Sector,
+    /// The version, for the event.
+    pub version: EventNo,
+    /// The content's CRC-32.
+    pub digest: u32,
+}
+
+/// The checker.
+#[derive(Debug)]
+pub struct Checker {
+    pub(super) world: World,
+    pub(super) book: Book,
+    pub(super) wrongs: Wrongs,
+    pub(super) coverage: Coverage,
+    pub(super) announced: Announced,
+    /// Buffers of immutable writes, and the last event at which the promise about them ended.
+    pub(super) immutable: BTreeMap<Buffer, (u16, u64)>,
+    pub(super) released: EventNo,
+    pub(super) notes: BTreeMap<RequestId, Note>,
+    /// Array sectors written since the last comparison, and ever.
+    pub(super) touched: BTreeMap<ArrayKey, RangeSet>,
+    pub(super) written: BTreeMap<ArrayKey, RangeSet>,
+    /// Array sectors that wait to be judged at rest.
+    pub(super) pending: BTreeMap<ArrayKey, RangeSet>,
+    pub(super) excused: BTreeMap<ArrayKey, Table<u8>>,
+    pub(super) metadata_seen: EventNo,
+    pub(super) wanted: Vec<Wanted>,
+    pub(super) evidence: BTreeMap<(LegId, Sector, EventNo), Vec<u8>>,
+    pub(super) guest: super::guest::Guest,
+    pub(super) scans_left: u32,
+    pub(super) last: EventNo,
+}
+
+/// Searches for the owner of a stray content, in a whole run. Each looks through everything the workload meant.
+const SCANS_MAX: u32 = 256;
+
+/// Evidence that is kept, in sectors.
+const EVIDENCE_MAX: usize = 4096;
+
+impl Checker {
+    /// A checker for the run that the header describes.
+    pub fn new(header: &RunHeader) -> Checker {
+        let mut coverage = Coverage::default();
+        for leg in &header.legs {
+            coverage.legs.push(super::verdict::LegCoverage {
+                name: leg.config.name.clone(),
+                ..Default::default()
+            });
+        }
+        Checker {
+            world: World::new(header),
+            book: Book::new(header.run),
+            wrongs: Wrongs::default(),
+            coverage,
+            announced: Announced::default(),
+            immutable: BTreeMap::new(),
+            released: EventNo(0),
+            notes: BTreeMap::new(),
+            touched: BTreeMap::new(),
+            written: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            excused: BTreeMap::new(),
+            metadata_seen: EventNo(0),
+            wanted: Vec::new(),
+            evidence: BTreeMap::new(),
+            guest: super::guest::Guest::default(),
+            scans_left: SCANS_MAX,
+            last: EventNo(0),
+        }
+    }
+
+    /// Takes the next event. Events come in the order of their numbers.
+    pub fn apply(&mut self, event: &Event) {
+        self.last = event.no;
+        self.coverage.events += 1;
+        let (no, us) = (event.no, event.time_us);
+        match &event.what {
+            What::Boot { boot } => {
+                self.coverage.boots = self.coverage.boots.max(*boot);
+                self.guest_gone(no);
+                self.guest.boot(*boot);
+            }
+            What::Frontend { .. } => {}
+            What::Arrived(arrived) => self.arrived(no, us, arrived),
+            What::Decided(decided) => self.world.requests.rule(decided.request, decided.rule),
+            What::Fetched(fetched) => self.fetched(no, fetched),
+            What::Completed(completed) => self.completed(no, us, completed),
+            What::Abandoned(abandoned) => self.abandoned(no, us, abandoned),
+            What::Mark(mark) => self.mark(no, us, mark),
+            What::Quiet { id, pending } => self.quiet(no, *id, pending),
+            What::Console { .. } => {}
+            What::Initial { leg, start, bytes } => self.initial(*leg, *start, bytes),
+            What::GuestEnded { how, .. } => {
+                if *how == GuestEnd::PoweredOff {
+                    self.at_power_off(no);
+                }
+                self.guest.ended(how);
+                self.guest_gone(no);
+            }
+            What::Evidence {
+                leg,
+                sector,
+                version,
+                bytes,
+            } => {
+                if self.evidence.len() < EVIDENCE_MAX {
+                    self.evidence
+                        .insert((*leg, *sector, *version), bytes.clone());
+                }
+            }
+            What::End => {
+                self.guest.in_order = true;
+                if self.guest.may_judge_end() {
+                    self.at_power_off(no);
+                }
+            }
+        }
+    }
+
+    /// Sectors to read from the media, since the last call. Reading is best done at once: a version that was overwritten is lost.
+    pub fn wanted(&mut self) -> Vec<Wanted> {
+        std::mem::take(&mut self.wanted)
+    }
+
+    /// Leg ranges that hold array data and never metadata: the device need not record payloads there.
+    pub fn data_areas(&self) -> Vec<(LegId, SectorRange)> {
+        let mut areas = Vec::new();
+        for array in self.world.md.arrays() {
+            for member in &array.members {
+                let sectors = self
+                    .world
+                    .header
+                    .legs
+                    .get(member.leg.index())
+                    .map_or(0, |head| head.sectors);
+                if let Some(area) = never_metadata(member.data, sectors) {
+                    areas.push((member.leg, area));
+                }
+            }
+        }
+        areas
+    }
+
+    /// Proven and suspect entries so far, for progress.
+    pub fn wrong_so_far(&self) -> u64 {
+        self.wrongs.entries().len() as u64 + self.wrongs.uncounted
+    }
+
+    fn guest_gone(&mut self, no: EventNo) {
+        self.book.guest_gone(no);
+        self.announced.clear();
+        self.immutable.clear();
+        self.notes.clear();
+    }
+}

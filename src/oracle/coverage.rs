@@ -1,0 +1,324 @@
+//! The end of the fold: findings of others, coverage, expectations, and the verdict.
+
+use super::checker::Checker;
+use super::fold::plain;
+use super::guest::BadRead;
+use super::verdict::{Coverage, EndState, Outcome, Verdict};
+use super::world::{bit, leg_sector};
+use crate::event::GuestEnd;
+use crate::finding::{Check, Finding, Range, Wrongness};
+use crate::mark::IntentKind;
+use crate::md::BadSuperblock;
+use crate::plan::StepKind;
+
+impl Checker {
+    /// The verdict. The run's events are all applied; a run that has no [`crate::event::What::End`] was cut off.
+    pub fn finish(mut self, end: EndState) -> Verdict {
+        self.count_coverage();
+        let mut findings = self.findings();
+        self.add_bad_reads(&mut findings);
+        let mut reasons = Vec::new();
+        self.add_steps(&mut findings, &mut reasons);
+        findings.extend(end.findings);
+        findings.sort_by(|one, other| (one.first, &one.id).cmp(&(other.first, &other.id)));
+        self.explain_end(&mut reasons);
+        self.explain_coverage(&mut reasons);
+        reasons.extend(end.reasons);
+        reasons.dedup();
+        let notes = self.notes_for_reader();
+        let mut verdict = Verdict {
+            outcome: Outcome::Clean,
+            findings,
+            reasons,
+            coverage: self.coverage,
+            notes,
+        };
+        verdict.decide();
+        verdict
+    }
+
+    fn count_coverage(&mut self) {
+        let mut excused: std::collections::BTreeMap<u8, u64> = std::collections::BTreeMap::new();
+        for table in self.excused.values() {
+            for (_, case) in table.iter() {
+                *excused.entry(*case).or_default() += 1;
+            }
+        }
+        let coverage: &mut Coverage = &mut self.coverage;
+        coverage.excused = excused;
+        let legs = coverage.legs.len();
+        for array in self.world.md.arrays() {
+            for member in array.active() {
+                if let Some(leg) = coverage.legs.get_mut(member.leg.index()) {
+                    leg.active = array.refused.is_none();
+                    leg.may_lag = array.may_lag(member);
+                }
+            }
+        }
+        for (key, _, cell) in self.book.cells() {
+            if self.book.has(cell, IntentKind::Unstamped)
+                || self.book.has(cell, IntentKind::Discard)
+                || cell.base
+            {
+                coverage.sectors_open += 1;
+                continue;
+            }
+            coverage.sectors_intended += 1;
+            let active = self
+                .world
+                .md
+                .array(key)
+                .map_or(0, |array| array.active().fold(0, |set, m| set | bit(m.leg)));
+            coverage.sectors_compared += u64::from(active != 0 && cell.judged & active == active);
+            for leg in (0..legs).filter(|leg| cell.seen & (1 << leg) != 0) {
+                coverage.legs[leg].sectors_seen += 1;
+            }
+        }
+    }
+
+    /// Reads that the guest found wrong: explained by what a leg is known to hold, or findings of their own.
+    fn add_bad_reads(&self, findings: &mut Vec<Finding>) {
+        let mut rest: Vec<&BadRead> = Vec::new();
+        for read in &self.guest.bad_reads {
+            let explained = findings.iter_mut().find(|finding| {
+                finding.check == Check::Stamp
+                    && finding.array.iter().any(|range| {
+                        (range.start..range.start + range.count).contains(&read.array_sector.0)
+                    })
+            });
+            match explained {
+                Some(finding) => {
+                    let note = "the guest read these sectors back, and found them wrong too";
+                    if !finding.notes.iter().any(|have| have == note) {
+                        finding.notes.push(note.into());
+                    }
+                }
+                None => rest.push(read),
+            }
+        }
+        let Some(first) = rest.first() else {
+            return;
+        };
+        let count = rest.len() as u64 + self.guest.bad_reads_more;
+        let mut finding = plain(
+            Check::Stamp,
+            Wrongness::ReadBack,
+            &format!("{}/{}", first.target, first.array_sector),
+            first.at,
+            format!("{count} sectors were read back wrong through the array"),
+            self.who_has(first),
+        );
+        finding.sectors = count;
+        for read in &rest {
+            match finding.array.last_mut() {
+                Some(range) if range.start + range.count == read.array_sector.0 => {
+                    range.count += 1;
+                }
+                Some(_) | None => finding.array.push(Range {
+                    start: read.array_sector.0,
+                    count: 1,
+                }),
+            }
+        }
+        finding.reason =
+            "the guest read something else than it wrote, and what the legs hold does not explain it"
+                .into();
+        finding.notes.push(format!(
+            "target {} sector {} began with {}",
+            first.target, first.sector, first.head
+        ));
+        findings.push(finding);
+    }
+
+    /// In words: which legs hold what was read.
+    fn who_has(&self, read: &BadRead) -> String {
+        let array = read.key.and_then(|key| self.world.md.array(key));
+        let Some(array) = array else {
+            return "its target maps to no array that is known".into();
+        };
+        let holders: Vec<&str> = array
+            .members
+            .iter()
+            .filter(|member| {
+                leg_sector(member, read.array_sector).is_some_and(|at| {
+                    self.world.shadow(member.leg).current(at).digest == Some(read.digest)
+                })
+            })
+            .map(|member| self.world.header.leg_name(member.leg))
+            .collect();
+        if holders.is_empty() {
+            "no leg holds what was read".into()
+        } else {
+            format!("held by: {}", holders.join(", "))
+        }
+    }
+
+    fn add_steps(&self, findings: &mut Vec<Finding>, reasons: &mut Vec<String>) {
+        for failed in &self.guest.failed {
+            let boot = usize::try_from(failed.boot.saturating_sub(1)).unwrap_or(usize::MAX);
+            let step = self
+                .world
+                .header
+                .steps
+                .get(boot)
+                .and_then(|steps| steps.get(usize::try_from(failed.step).ok()?));
+            let name = step.map_or_else(
+                || format!("step {}", failed.step),
+                |step| format!("`{}`", step.name),
+            );
+            match step.map(|step| step.kind) {
+                Some(StepKind::Check) if failed.bad_reads => {}
+                Some(StepKind::Check) => {
+                    let mut finding = plain(
+                        Check::CheckStep,
+                        Wrongness::Step,
+                        &format!("{}/{}", failed.boot, failed.step),
+                        failed.at,
+                        format!("check {name} failed"),
+                        failed.detail.clone(),
+                    );
+                    finding.notes.push(format!("boot {}", failed.boot));
+                    findings.push(finding);
+                }
+                Some(StepKind::Setup) => {
+                    reasons.push(format!(
+                        "could not be tested: set-up {name} failed: {}",
+                        failed.detail
+                    ));
+                }
+                Some(StepKind::Workload) | None => {
+                    reasons.push(format!("the workload {name} failed: {}", failed.detail));
+                }
+            }
+        }
+    }
+
+    fn explain_end(&self, reasons: &mut Vec<String>) {
+        if !self.guest.in_order {
+            reasons.push("the run did not end in order".into());
+        }
+        for end in &self.guest.ends {
+            match end {
+                GuestEnd::PoweredOff | GuestEnd::Killed { .. } => {}
+                GuestEnd::Lost { why } => reasons.push(format!("the guest was lost: {why}")),
+                GuestEnd::Hung { why } => reasons.push(format!("the guest hung: {why}")),
+            }
+        }
+        if self.guest.agent
+            && self.guest.finished.is_none()
+            && self.guest.ends.last() == Some(&GuestEnd::PoweredOff)
+        {
+            reasons.push("the guest powered off before its plan was done".into());
+        }
+        for missed in &self.coverage.quiet_missed {
+            reasons.push(format!("a quiet point was missed: {missed}"));
+        }
+        for array in self.world.md.arrays() {
+            if let Some(why) = array.refused {
+                reasons.push(why.to_owned());
+            }
+        }
+    }
+
+    fn explain_coverage(&self, reasons: &mut Vec<String>) {
+        let coverage = &self.coverage;
+        let expect = &self.world.header.expect;
+        if coverage.sectors_intended == 0 && coverage.twins_compared == 0 {
+            reasons.push("nothing was exercised: no sector was intended, and none compared".into());
+        }
+        if coverage.intents_unmapped > 0 && coverage.sectors_intended == 0 {
+            reasons.push(format!(
+                "{} requests of the workload went to a target that maps to no array that is known",
+                coverage.intents_unmapped
+            ));
+        }
+        if coverage.sectors_compared * 100
+            < coverage.sectors_intended * u64::from(expect.compared_percent)
+        {
+            reasons.push(format!(
+                "{} of {} intended sectors were compared on all legs; {} % are demanded",
+                coverage.sectors_compared, coverage.sectors_intended, expect.compared_percent
+            ));
+        }
+        if coverage.writes_acknowledged < expect.min_writes {
+            reasons.push(format!(
+                "{} writes were acknowledged; {} are demanded",
+                coverage.writes_acknowledged, expect.min_writes
+            ));
+        }
+        let excused: u64 = coverage.excused.values().sum();
+        if expect.no_excuses && excused > 0 {
+            reasons.push(format!("{excused} sectors were excused; none may be"));
+        }
+        match expect.write_behind {
+            Some(true) if coverage.writes_behind == 0 => {
+                reasons.push("no write-behind was seen; it is demanded".into());
+            }
+            Some(false) if coverage.writes_behind > 0 => {
+                reasons.push("write-behind was seen; there should be none".into());
+            }
+            Some(_) | None => {}
+        }
+        for leg in coverage.legs.iter().filter(|leg| leg.active) {
+            let name = &leg.name;
+            if leg.flushes < expect.min_flushes {
+                reasons.push(format!(
+                    "leg {name} completed {} flushes; {} are demanded",
+                    leg.flushes, expect.min_flushes
+                ));
+            }
+            if leg.discards < expect.min_discards {
+                reasons.push(format!(
+                    "leg {name} completed {} discards; {} are demanded",
+                    leg.discards, expect.min_discards
+                ));
+            }
+        }
+    }
+
+    fn notes_for_reader(&self) -> Vec<String> {
+        let mut notes = self.guest.workload_notes.clone();
+        if !self.guest.agent {
+            notes.push(
+                "no agent spoke: all-legs, discard-all, same-data and clean-eq ran at the end only, same-data and clean-eq as suspect; \
+                 stamp, ack-all, buf-stable and same-pages were off"
+                    .into(),
+            );
+        }
+        for (at, head) in self.world.header.legs.iter().enumerate() {
+            let leg = crate::block::LegId(u8::try_from(at).unwrap_or(u8::MAX));
+            match self.world.md.superblock(leg) {
+                Ok(_) | Err(BadSuperblock::None) => {}
+                Err(bad) => notes.push(format!("leg {}: {bad}", head.config.name)),
+            }
+            let refused = self.world.bytes.get(at).map_or(0, |bytes| bytes.refused());
+            if refused > 0 {
+                notes.push(format!(
+                    "leg {}: {refused} sectors written before its data area was known were not kept",
+                    head.config.name
+                ));
+            }
+        }
+        if self.wrongs.uncounted > 0 {
+            notes.push(format!(
+                "{} more wrong ranges are not listed",
+                self.wrongs.uncounted
+            ));
+        }
+        let (own, copied) = self
+            .coverage
+            .legs
+            .iter()
+            .filter(|leg| leg.may_lag)
+            .fold((0, 0), |(own, copied), leg| {
+                (own + leg.pages_own, copied + leg.pages_copied)
+            });
+        if own + copied > 0 {
+            notes.push(format!(
+                "write-behind used copies for {copied} of {} sectors",
+                own + copied
+            ));
+        }
+        notes
+    }
+}

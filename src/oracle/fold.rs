@@ -1,0 +1,410 @@
+//! Folds entries of one cause into findings: same check, same kind, same legs, same thing that the legs got instead.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::checker::Checker;
+use super::wrong::{Detail, Held, Instead, Write, Wrong};
+use crate::block::{LegId, SECTOR_BYTES, SectorRange};
+use crate::event::EventNo;
+use crate::finding::{
+    Cause, Check, Confidence, Example, Expected, Finding, Holding, LegRange, RANGES_MAX, Range,
+    VersionLine, Wrongness,
+};
+use crate::md::ArrayKey;
+use crate::shadow::{Origin, RangeSet, State, Version, ZERO_DIGEST};
+use crate::stamp::Stamp;
+
+/// What happened to one write (or one range, where no write is known), over all legs.
+#[derive(Debug, Default)]
+struct Case<'a> {
+    wrongs: Vec<&'a Wrong>,
+    legs: BTreeSet<LegId>,
+}
+
+/// What the legs got instead, as far as it tells one cause from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Got {
+    /// READs of all these sectors, on every leg that is wrong.
+    Reads,
+    /// READs of some.
+    SomeReads,
+    /// Nothing.
+    Nothing,
+    /// It is not known, or does not matter.
+    Else,
+}
+
+type CaseKey = (
+    Check,
+    Wrongness,
+    ArrayKey,
+    Option<Write>,
+    Option<SectorRange>,
+);
+type GroupKey = (Check, Wrongness, Confidence, Vec<LegId>, Got);
+
+impl Checker {
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let mut cases: BTreeMap<CaseKey, Case<'_>> = BTreeMap::new();
+        for wrong in self.wrongs.entries() {
+            let range = wrong.write.is_none().then_some(wrong.array);
+            let key = (wrong.check, wrong.kind, wrong.key, wrong.write, range);
+            let case = cases.entry(key).or_default();
+            case.legs.insert(wrong.leg);
+            case.wrongs.push(wrong);
+        }
+        let mut groups: BTreeMap<GroupKey, Vec<Case<'_>>> = BTreeMap::new();
+        for ((check, kind, _, _, _), case) in cases {
+            let confidence = case
+                .wrongs
+                .iter()
+                .map(|wrong| wrong.confidence)
+                .min()
+                .unwrap_or(Confidence::Suspect);
+            let legs = case.legs.iter().copied().collect();
+            let got = got(&case.wrongs);
+            groups
+                .entry((check, kind, confidence, legs, got))
+                .or_default()
+                .push(case);
+        }
+        groups
+            .iter()
+            .map(|(key, cases)| self.finding(key, cases))
+            .collect()
+    }
+
+    fn name(&self, leg: LegId) -> String {
+        self.world.header.leg_name(leg).to_owned()
+    }
+
+    fn finding(&self, key: &GroupKey, cases: &[Case<'_>]) -> Finding {
+        let (check, kind, confidence, legs, got) = key;
+        let (check, kind, got) = (*check, *kind, *got);
+        let wrongs = || cases.iter().flat_map(|case| case.wrongs.iter().copied());
+        let mut array = RangeSet::default();
+        let mut on_legs: BTreeMap<LegId, RangeSet> = BTreeMap::new();
+        for wrong in wrongs() {
+            array.insert(wrong.array);
+            on_legs.entry(wrong.leg).or_default().insert(wrong.on_leg);
+        }
+        let writes: BTreeSet<Write> = wrongs().filter_map(|wrong| wrong.write).collect();
+        let first = wrongs().map(|wrong| wrong.at.0).min().unwrap_or(0);
+        let last = wrongs().map(|wrong| wrong.at.0).max().unwrap_or(0);
+        let names: Vec<String> = legs.iter().map(|leg| self.name(*leg)).collect();
+        let start = array.ranges().next().map_or(0, |range| range.start().0);
+        let detail = wrongs()
+            .filter_map(|wrong| wrong.detail.as_deref().map(|detail| (wrong.at, detail)))
+            .min_by_key(|(at, detail)| (*at, detail.sector))
+            .map(|(_, detail)| detail);
+        let sectors = array.count();
+        let count = writes.len() as u64;
+        Finding {
+            id: id(check, kind, &names, start),
+            check,
+            kind,
+            confidence: *confidence,
+            headline: headline(check, kind, count, sectors, &names),
+            detail: self.words(kind, got, legs, wrongs()),
+            legs: names,
+            array: array
+                .ranges()
+                .take(RANGES_MAX)
+                .map(|range| Range {
+                    start: range.start().0,
+                    count: range.count(),
+                })
+                .collect(),
+            leg_ranges: on_legs
+                .iter()
+                .flat_map(|(leg, ranges)| {
+                    ranges.ranges().take(RANGES_MAX).map(|range| LegRange {
+                        leg: self.name(*leg),
+                        start: range.start().0,
+                        count: range.count(),
+                    })
+                })
+                .collect(),
+            sectors,
+            writes: count,
+            first,
+            last,
+            cause: Cause::Kernel,
+            reason: reason(check, kind).to_owned(),
+            promise: check.promise().to_owned(),
+            example: detail.map(|detail| self.example(detail)),
+            story: detail.map_or_else(Vec::new, |detail| detail.story.clone()),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The legs, and what they got instead.
+    fn words<'a>(
+        &self,
+        kind: Wrongness,
+        got: Got,
+        legs: &[LegId],
+        wrongs: impl Iterator<Item = &'a Wrong>,
+    ) -> String {
+        let names: Vec<String> = legs.iter().map(|leg| self.name(*leg)).collect();
+        let who = match &names[..] {
+            [one] => format!("leg {one}"),
+            many => format!("legs {}", many.join(", ")),
+        };
+        let all = match names.len() {
+            1 => "it",
+            2 => "both legs",
+            _ => "all of them",
+        };
+        let (mut from, mut to) = (u64::MAX, 0);
+        for instead in wrongs.filter_map(|wrong| wrong.instead) {
+            if instead.reads > 0 {
+                from = from.min(instead.first.0);
+                to = to.max(instead.last.0);
+            }
+        }
+        let tail = match got {
+            Got::Reads => format!(
+                "; {all} got a READ of these sectors between issue and acknowledgement (#{from} … #{to})"
+            ),
+            Got::SomeReads => format!(
+                "; READs of some of these sectors arrived between issue and acknowledgement (#{from} … #{to})"
+            ),
+            Got::Nothing => {
+                "; no request touched these sectors between issue and acknowledgement".to_owned()
+            }
+            Got::Else => String::new(),
+        };
+        format!("{who}: {}{tail}", kind.name())
+    }
+
+    fn example(&self, detail: &Detail) -> Example {
+        Example {
+            array_sector: detail.sector.0,
+            expected: detail.expected.map(|stamp| Expected {
+                what: format!("writer {} #{}", stamp.writer, stamp.sequence),
+                digest: stamp.digest(),
+                bytes: hex(&stamp.to_sector()),
+            }),
+            legs: detail
+                .legs
+                .iter()
+                .map(|held| self.holding(held, detail))
+                .collect(),
+        }
+    }
+
+    fn holding(&self, held: &Held, detail: &Detail) -> Holding {
+        let current = held.versions.first().copied();
+        let digest = current.and_then(|version| version.digest);
+        let read = current.and_then(|version| {
+            let bytes = self.evidence.get(&(held.leg, held.sector, version.no))?;
+            // Only content whose digest proves it is evidence.
+            (bytes.len() == SECTOR_BYTES && Some(crc32fast::hash(bytes)) == version.digest)
+                .then(|| bytes.clone())
+        });
+        let known = held.stamp.map(|(stamp, _)| stamp.to_sector().to_vec());
+        let zeros = (digest == Some(ZERO_DIGEST)).then(|| vec![0; SECTOR_BYTES]);
+        let bytes = known.or(zeros).or(read);
+        let what = match (held.stamp, digest, &bytes) {
+            (Some((stamp, at)), _, _) => format!(
+                "writer {} #{} of array sector {at}",
+                stamp.writer, stamp.sequence
+            ),
+            (None, Some(ZERO_DIGEST), _) => "zeros".into(),
+            (None, _, Some(bytes)) => describe(bytes, self.world.header.run),
+            (None, Some(digest), None) => format!("unknown content (CRC-32 {digest:08x})"),
+            (None, None, None) => "initial content that was never read".into(),
+        };
+        let _sector = detail.sector;
+        Holding {
+            leg: self.name(held.leg),
+            sector: held.sector.0,
+            good: held.good,
+            what,
+            bytes: bytes.as_deref().map(hex),
+            history: held.versions.iter().map(version_line).collect(),
+        }
+    }
+}
+
+fn got(wrongs: &[&Wrong]) -> Got {
+    let insteads: Option<Vec<Instead>> = wrongs.iter().map(|wrong| wrong.instead).collect();
+    match insteads {
+        None => Got::Else,
+        Some(all) if all.iter().all(|instead| instead.all) => Got::Reads,
+        Some(all) if all.iter().any(|instead| instead.reads > 0) => Got::SomeReads,
+        Some(_) => Got::Nothing,
+    }
+}
+
+fn id(check: Check, kind: Wrongness, legs: &[String], start: u64) -> String {
+    let kind = kind.name().replace(' ', "-");
+    let text = format!("{}/{kind}/{}/{start}", check.name(), legs.join(","));
+    format!("{}-{:08x}", check.name(), crc32fast::hash(text.as_bytes()))
+}
+
+fn number(count: u64, one: &str, many: &str) -> String {
+    if count == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{count} {many}")
+    }
+}
+
+fn headline(check: Check, kind: Wrongness, writes: u64, sectors: u64, legs: &[String]) -> String {
+    let leg = match legs {
+        [one] => format!("leg {one}"),
+        [] => "no leg".to_owned(),
+        many => format!("legs {}", many.join(", ")),
+    };
+    let what = if writes > 0 {
+        number(writes, "write", "writes")
+    } else {
+        number(sectors, "sector", "sectors")
+    };
+    let plural = if writes > 0 {
+        writes != 1
+    } else {
+        sectors != 1
+    };
+    let (was, has) = if plural {
+        ("were", "have")
+    } else {
+        ("was", "has")
+    };
+    match (check, kind) {
+        (Check::DiscardAll, _) => format!("{what} {was} discarded on one leg and not on {leg}"),
+        (_, Wrongness::Absent) => match legs.len() {
+            1 => format!("{what} never reached {leg}"),
+            _ => format!("{what} never reached a leg"),
+        },
+        (_, Wrongness::Torn) => format!("{what} reached {leg} only in part"),
+        (_, Wrongness::Garbage) => format!("{what} {has} wrong content on {leg}"),
+        (_, Wrongness::Misplaced) => format!("{what} {has} another sector's content on {leg}"),
+        (_, Wrongness::Older) => format!("{what} {has} an older version on {leg}"),
+        (_, Wrongness::Early) => format!("{what} {was} acknowledged before {leg} had completed it"),
+        (_, Wrongness::Differs) => format!("{what} {has} different content on {leg}"),
+        (_, Wrongness::Changed) => {
+            format!("{what} {was} read by {leg} from a buffer that changed in flight")
+        }
+        (_, Wrongness::ReadBack) => format!("{what} {was} read back wrong"),
+        (_, Wrongness::Step) => "a check step failed".to_owned(),
+        (_, Wrongness::Kernel) => "the guest's kernel failed".to_owned(),
+    }
+}
+
+fn reason(check: Check, kind: Wrongness) -> &'static str {
+    match (check, kind) {
+        (Check::AckAll, _) => {
+            "the request was still in flight when the end mark arrived, and the end mark is later than the acknowledgement"
+        }
+        (Check::BufStable, _) => {
+            "the writer never touches this buffer again, so whoever changed the page did not know that a leg's request still reads from it"
+        }
+        (Check::Stamp, Wrongness::Absent | Wrongness::Torn) => {
+            "the workload was told that the write is done, no rule hit it, and no request with its content reached the leg"
+        }
+        (Check::Stamp, _) => {
+            "the leg holds exactly what the guest's kernel sent it, and that is not what the workload wrote"
+        }
+        (Check::AllLegs | Check::DiscardAll, _) => {
+            "another leg got the request, nothing is in flight, and no answer to this leg was an error"
+        }
+        (Check::SameData, _) => {
+            "both legs were written, from different guest pages, with different content"
+        }
+        (Check::CleanEq, _) => "nothing is in flight and md calls the array clean",
+        (Check::SamePages | Check::CheckStep | Check::Guest, _) => "the guest said so",
+    }
+}
+
+fn describe(bytes: &[u8], run: u64) -> String {
+    match Stamp::read(bytes) {
+        Some((stamp, whole)) => format!(
+            "{}writer {} #{} of target {} sector {}{}",
+            if whole { "" } else { "a damaged stamp of " },
+            stamp.writer,
+            stamp.sequence,
+            stamp.target,
+            stamp.sector,
+            if stamp.run == run {
+                ""
+            } else {
+                ", from another run"
+            }
+        ),
+        None => "content that is no stamp".to_owned(),
+    }
+}
+
+fn version_line(version: &Version) -> VersionLine {
+    let origin = match version.origin {
+        Origin::Initial => "initial content",
+        Origin::Write => "written",
+        Origin::Zero => "zeroed",
+    };
+    let state = match (version.origin, version.state) {
+        (Origin::Initial, _) => String::new(),
+        (_, State::InFlight) => ", in flight".to_owned(),
+        (_, State::Acknowledged) => format!(", completed {}", version.ended),
+        (_, State::InDoubt) => ", answered with an error or not at all".to_owned(),
+    };
+    let changed = if version.changed {
+        ", buffer changed in flight"
+    } else {
+        ""
+    };
+    VersionLine {
+        event: version.no.0,
+        request: version.request,
+        digest: version.digest,
+        gpa: version.gpa,
+        what: format!("{origin}{state}{changed}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(out, "{byte:02x}").expect("a string takes everything");
+    }
+    out
+}
+
+/// A finding that is not made of entries.
+pub(crate) fn plain(
+    check: Check,
+    kind: Wrongness,
+    key: &str,
+    at: EventNo,
+    headline: String,
+    detail: String,
+) -> Finding {
+    Finding {
+        id: format!(
+            "{}-{:08x}",
+            check.name(),
+            crc32fast::hash(format!("{}/{key}", kind.name()).as_bytes())
+        ),
+        check,
+        kind,
+        confidence: Confidence::Proven,
+        headline,
+        detail,
+        legs: Vec::new(),
+        array: Vec::new(),
+        leg_ranges: Vec::new(),
+        sectors: 0,
+        writes: 0,
+        first: at.0,
+        last: at.0,
+        cause: Cause::Kernel,
+        reason: reason(check, kind).to_owned(),
+        promise: check.promise().to_owned(),
+        example: None,
+        story: Vec::new(),
+        notes: Vec::new(),
+    }
+}

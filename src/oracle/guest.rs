@@ -1,0 +1,300 @@
+//! What the guest's agent says: marks, steps, quiet points, and how its boots end.
+
+use std::collections::BTreeMap;
+
+use super::checker::Checker;
+use super::judge::Moment;
+use crate::block::{RequestId, Sector, SectorRange};
+use crate::event::{EventNo, GuestEnd};
+use crate::mark::{Intent, IntentKind, Mapping, Mark, Phase, Target};
+use crate::md::ArrayKey;
+
+/// Bad reads that are remembered one by one.
+const BAD_READS_MAX: usize = 1000;
+
+/// A sector that the guest read back wrong.
+#[derive(Clone, Debug)]
+pub(crate) struct BadRead {
+    pub(crate) at: EventNo,
+    pub(crate) target: u16,
+    pub(crate) sector: Sector,
+    pub(crate) head: String,
+    pub(crate) digest: u32,
+    pub(crate) key: Option<ArrayKey>,
+    pub(crate) array_sector: Sector,
+}
+
+/// A step that failed.
+#[derive(Clone, Debug)]
+pub(crate) struct FailedStep {
+    pub(crate) at: EventNo,
+    pub(crate) boot: u32,
+    pub(crate) step: u32,
+    pub(crate) detail: String,
+    /// Whether reads were found wrong while it ran: then it failed for that.
+    pub(crate) bad_reads: bool,
+}
+
+/// The guest as the marks tell it.
+#[derive(Debug, Default)]
+pub(crate) struct Guest {
+    pub(crate) boot: u32,
+    pub(crate) agent: bool,
+    pub(crate) finished: Option<bool>,
+    pub(crate) ends: Vec<GuestEnd>,
+    pub(crate) in_order: bool,
+    pub(crate) targets: BTreeMap<u16, Target>,
+    pub(crate) bad_reads: Vec<BadRead>,
+    pub(crate) bad_reads_more: u64,
+    pub(crate) failed: Vec<FailedStep>,
+    pub(crate) workload_notes: Vec<String>,
+    bad_in_step: bool,
+    /// What the agent was waiting for at its quiet point, with the point's number.
+    quiet: Option<(u32, String)>,
+    judged_end: bool,
+}
+
+impl Guest {
+    pub(super) fn boot(&mut self, boot: u32) {
+        self.boot = boot;
+        self.finished = None;
+        self.quiet = None;
+        self.judged_end = false;
+    }
+
+    pub(super) fn ended(&mut self, how: &GuestEnd) {
+        self.ends.push(how.clone());
+        self.judged_end = true;
+    }
+
+    /// Whether the run's end is a point to judge at: without an agent there is no other, and a boot's end has not been judged already.
+    pub(super) fn may_judge_end(&self) -> bool {
+        !self.judged_end
+    }
+}
+
+impl Checker {
+    pub(super) fn mark(&mut self, no: EventNo, us: u64, mark: &Mark) {
+        match mark {
+            Mark::Intent(intent) => match intent.phase {
+                Phase::Begin => self.intent_begins(no, us, intent),
+                Phase::End { errno } => self.intent_ends(no, us, intent, errno),
+            },
+            Mark::Pages(pages) => self.announced.put(pages),
+            Mark::Hello(hello) => {
+                self.guest.agent = true;
+                self.coverage
+                    .facts
+                    .insert("kernel.release".into(), hello.release.clone());
+                self.coverage
+                    .facts
+                    .insert("kernel.tainted".into(), hello.tainted.to_string());
+            }
+            Mark::Target(target) => {
+                self.guest.targets.insert(target.target, target.clone());
+            }
+            Mark::StepBegin { .. } => self.guest.bad_in_step = false,
+            Mark::StepEnd { step, ok, detail } => {
+                self.released = no;
+                if !ok {
+                    let (boot, bad_reads) = (self.guest.boot, self.guest.bad_in_step);
+                    self.guest.failed.push(super::guest::FailedStep {
+                        at: no,
+                        boot,
+                        step: *step,
+                        detail: detail.clone(),
+                        bad_reads,
+                    });
+                }
+            }
+            Mark::WorkloadEnd { note, .. } => {
+                if !note.is_empty() && !self.guest.workload_notes.contains(note) {
+                    self.guest.workload_notes.push(note.clone());
+                }
+            }
+            Mark::ReadBackEnd { good, bad, .. } => {
+                self.coverage.read_back_good += good;
+                self.coverage.read_back_bad += bad;
+            }
+            Mark::BadRead {
+                target,
+                sector,
+                head,
+                digest,
+            } => self.bad_read(no, *target, *sector, head, *digest),
+            Mark::Quiet { id, pending } => {
+                self.released = no;
+                self.immutable.clear();
+                self.guest.quiet = Some((*id, pending.clone()));
+            }
+            Mark::Fact { name, value } => {
+                if self.coverage.facts.len() < 1000 {
+                    self.coverage.facts.insert(name.clone(), value.clone());
+                }
+            }
+            Mark::Finish { ok } => self.guest.finished = Some(*ok),
+        }
+    }
+
+    /// The array sectors of a target's range, if they are known.
+    fn mapped(&self, target: u16, sector: Sector, count: u64) -> Option<(ArrayKey, SectorRange)> {
+        let target = self.guest.targets.get(&target)?;
+        let offset = match target.mapping {
+            Mapping::Identity => 0,
+            Mapping::Offset(offset) => offset,
+            Mapping::Unknown => return None,
+        };
+        let checked = || {
+            self.world
+                .md
+                .arrays()
+                .iter()
+                .filter(|array| array.refused.is_none() && array.active().next().is_some())
+        };
+        // With several arrays, the target is the one of its size.
+        let array = match checked().count() {
+            1 => checked().next()?,
+            _ => {
+                let mut like =
+                    checked().filter(|array| offset == 0 && array.sectors == target.sectors);
+                let first = like.next()?;
+                if like.next().is_some() {
+                    return None;
+                }
+                first
+            }
+        };
+        let range = SectorRange::new(sector.checked_add(offset)?, count)?;
+        (range.end().0 <= array.sectors).then_some((array.key, range))
+    }
+
+    fn intent_begins(&mut self, no: EventNo, us: u64, intent: &Intent) {
+        self.guest.agent = true;
+        match intent.kind {
+            IntentKind::Write | IntentKind::Unstamped => self.coverage.writes_begun += 1,
+            IntentKind::Discard => {}
+            IntentKind::Flush => {
+                self.book.flush_begin(no, intent);
+                return;
+            }
+        }
+        if intent.count == 0 {
+            return;
+        }
+        if intent.flags.immutable {
+            self.immutable.insert(
+                (intent.writer, intent.slot),
+                (intent.writer, intent.sequence),
+            );
+        }
+        let mapped = self.mapped(intent.target, intent.sector, u64::from(intent.count));
+        let begun = mapped.and_then(|(key, range)| self.book.begin(no, us, intent, key, range));
+        if begun.is_none() {
+            self.coverage.intents_unmapped += 1;
+        }
+    }
+
+    fn intent_ends(&mut self, no: EventNo, us: u64, intent: &Intent, errno: u16) {
+        match (intent.kind, errno) {
+            (IntentKind::Write | IntentKind::Unstamped, 0) => {
+                self.coverage.writes_acknowledged += 1;
+            }
+            (IntentKind::Write | IntentKind::Unstamped, _) => self.coverage.writes_failed += 1,
+            (IntentKind::Discard, 0) => self.coverage.discards_acknowledged += 1,
+            (IntentKind::Flush, 0) => self.coverage.flushes_acknowledged += 1,
+            (IntentKind::Discard | IntentKind::Flush, _) => {}
+        }
+        if intent.kind == IntentKind::Flush {
+            for id in self.book.flush_end(intent, errno) {
+                self.judge(no, id, Moment::Flushed);
+            }
+            return;
+        }
+        let Some(id) = self.book.end(no, us, intent, errno) else {
+            return;
+        };
+        if errno != 0 {
+            return;
+        }
+        if intent.flags.buffered {
+            if let Some(record) = self.book.record(id).cloned() {
+                self.pend(&record);
+            }
+        } else {
+            self.book.settle(id);
+            self.judge(no, id, Moment::Acknowledged);
+        }
+    }
+
+    fn bad_read(&mut self, no: EventNo, target: u16, sector: Sector, head: &str, digest: u32) {
+        self.guest.bad_in_step = true;
+        if self.guest.bad_reads.len() >= BAD_READS_MAX {
+            self.guest.bad_reads_more += 1;
+            return;
+        }
+        let mapped = self.mapped(target, sector, 1);
+        self.guest.bad_reads.push(BadRead {
+            at: no,
+            target,
+            sector,
+            head: head.to_owned(),
+            digest,
+            key: mapped.map(|(key, _)| key),
+            array_sector: mapped.map_or(sector, |(_, range)| range.start()),
+        });
+    }
+
+    /// The host's word on a quiet point.
+    pub(super) fn quiet(&mut self, no: EventNo, id: u32, pending: &[RequestId]) {
+        let declared = self.guest.quiet.take().filter(|(own, _)| *own == id);
+        let boot = self.guest.boot;
+        let mut missed: Vec<String> = Vec::new();
+        match declared {
+            None => missed.push("the agent did not declare it".into()),
+            Some((_, waits)) if !waits.is_empty() => missed.push(waits),
+            Some(_) => {}
+        }
+        if !pending.is_empty() {
+            missed.push(format!("{} requests on the legs", pending.len()));
+        }
+        if pending.is_empty() && self.modifies_in_flight() {
+            missed.push("writes on the legs".into());
+        }
+        if !self.book.idle() {
+            missed.push("the workload's own requests".into());
+        }
+        if missed.is_empty() {
+            self.coverage.quiet_reached += 1;
+            self.rest(no);
+        } else {
+            let what = missed.join(", ");
+            self.coverage
+                .quiet_missed
+                .push(format!("quiet point {id} of boot {boot}: {what}"));
+        }
+    }
+
+    pub(super) fn modifies_in_flight(&self) -> bool {
+        (0..self.world.shadows.len()).any(|leg| {
+            u8::try_from(leg).is_ok_and(|leg| {
+                self.world
+                    .requests
+                    .in_flight(crate::block::LegId(leg))
+                    .any(|(_, open)| open.operation.modifies())
+            })
+        })
+    }
+
+    /// The guest powered off, or the run ends without one: the last point to judge at.
+    pub(super) fn at_power_off(&mut self, no: EventNo) {
+        if !self.modifies_in_flight() {
+            self.rest_at_end(no);
+        }
+    }
+
+    /// At the end buffered writes may never have been synced: they keep either version.
+    fn rest_at_end(&mut self, no: EventNo) {
+        self.book.guest_gone(no);
+        self.rest(no);
+    }
+}

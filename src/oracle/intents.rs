@@ -1,0 +1,392 @@
+//! What the workload meant: per array sector the set of contents that are acceptable.
+//!
+//! A write is superseded by one that began after it had ended well. Writes whose times overlap leave either content. A write that failed, or whose
+//! guest went away first, leaves its content or what was there before. A discard and an unstamped write leave unknown content.
+//! A buffered write supersedes only once a flush that began after it ended has ended: until then a crash may take it back.
+//!
+//! Memory: an intent is dropped when no sector of it is acceptable any more; a sector keeps the last two that were superseded, for stories.
+
+use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
+
+use crate::block::{Sector, SectorRange, to_usize};
+use crate::event::EventNo;
+use crate::mark::{Intent, IntentKind};
+use crate::md::ArrayKey;
+use crate::shadow::{Table, ZERO_DIGEST};
+use crate::stamp::Stamp;
+
+/// The longest stamped write that is believed, in sectors: 16 times what the agent makes.
+const WRITE_MAX: u32 = 1 << 15;
+/// The longest other intent that is believed, in sectors.
+const OTHER_MAX: u32 = 1 << 21;
+
+/// An intent by its place in the book.
+pub(crate) type IntentNo = u32;
+
+/// An intent.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) intent: Intent,
+    pub(crate) key: ArrayKey,
+    /// Array sectors.
+    pub(crate) array: SectorRange,
+    pub(crate) begin: EventNo,
+    pub(crate) begin_us: u64,
+    /// Its end, or the end of its boot; 0: open.
+    pub(crate) end: EventNo,
+    pub(crate) end_us: u64,
+    /// Whether it ended well.
+    pub(crate) ok: bool,
+    digests: Box<[u32]>,
+    cells: u32,
+}
+
+impl Record {
+    /// The digest that the write meant for an array sector; `None` if the content is not known.
+    pub(crate) fn digest(&self, sector: Sector) -> Option<u32> {
+        let at = sector.0.checked_sub(self.array.start().0)?;
+        self.digests.get(usize::try_from(at).ok()?).copied()
+    }
+
+    /// The stamp for an array sector.
+    pub(crate) fn stamp(&self, run: u64, sector: Sector) -> Option<Stamp> {
+        self.digest(sector)?;
+        let at = sector.0 - self.array.start().0;
+        Some(Stamp {
+            run,
+            target: self.intent.target,
+            sector: Sector(self.intent.sector.0 + at),
+            writer: self.intent.writer,
+            sequence: self.intent.sequence,
+        })
+    }
+
+    fn ended(&self) -> bool {
+        self.end > EventNo(0)
+    }
+}
+
+/// A stamp that was superseded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Old {
+    pub(crate) writer: u16,
+    pub(crate) sequence: u64,
+    pub(crate) digest: u32,
+}
+
+/// An array sector.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    /// Intents whose content is acceptable, oldest first.
+    pub(crate) candidates: SmallVec<[IntentNo; 2]>,
+    /// What was there before the first intent is acceptable too.
+    pub(crate) base: bool,
+    /// Legs (a bit each) on which a candidate's content was seen.
+    pub(crate) seen: u8,
+    /// Legs on which the sector was judged since it was last written.
+    pub(crate) judged: u8,
+    /// The last ones that were superseded, newest first.
+    pub(crate) old: Option<Box<[Option<Old>; 2]>>,
+}
+
+/// Whether a content is acceptable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accept {
+    /// It is what this intent meant.
+    Yes(IntentNo),
+    /// Anything is.
+    Any,
+    /// It is not.
+    No,
+}
+
+type OpenKey = (u16, u64, IntentKind, u16);
+
+/// All intents that matter still.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    run: u64,
+    next: IntentNo,
+    records: BTreeMap<IntentNo, Record>,
+    open: BTreeMap<OpenKey, IntentNo>,
+    cells: BTreeMap<ArrayKey, Table<Cell>>,
+    /// Buffered writes that ended well and wait for a flush.
+    unsettled: Vec<IntentNo>,
+    flushes: BTreeMap<OpenKey, EventNo>,
+}
+
+impl Book {
+    pub(crate) fn new(run: u64) -> Book {
+        Book {
+            run,
+            ..Book::default()
+        }
+    }
+
+    pub(crate) fn record(&self, no: IntentNo) -> Option<&Record> {
+        self.records.get(&no)
+    }
+
+    pub(crate) fn cell(&self, key: ArrayKey, sector: Sector) -> Option<&Cell> {
+        self.cells.get(&key)?.get(sector)
+    }
+
+    pub(crate) fn cell_mut(&mut self, key: ArrayKey, sector: Sector) -> Option<&mut Cell> {
+        self.cells.get_mut(&key)?.get_mut(sector)
+    }
+
+    pub(crate) fn cells(&self) -> impl Iterator<Item = (ArrayKey, Sector, &Cell)> {
+        self.cells
+            .iter()
+            .flat_map(|(key, table)| table.iter().map(|(sector, cell)| (*key, sector, cell)))
+    }
+
+    /// A request begins at these array sectors. `None`: it is too long to be believed.
+    pub(crate) fn begin(
+        &mut self,
+        no: EventNo,
+        time_us: u64,
+        intent: &Intent,
+        key: ArrayKey,
+        array: SectorRange,
+    ) -> Option<IntentNo> {
+        let most = match intent.kind {
+            IntentKind::Write => WRITE_MAX,
+            IntentKind::Discard | IntentKind::Unstamped | IntentKind::Flush => OTHER_MAX,
+        };
+        if intent.count > most {
+            return None;
+        }
+        let id = self.next;
+        self.next += 1;
+        let mut record = Record {
+            intent: *intent,
+            key,
+            array,
+            begin: no,
+            begin_us: time_us,
+            end: EventNo(0),
+            end_us: 0,
+            ok: false,
+            digests: Box::default(),
+            cells: intent.count,
+        };
+        if intent.kind == IntentKind::Write {
+            let stamp = |at: u64| Stamp {
+                run: self.run,
+                target: intent.target,
+                sector: Sector(intent.sector.0 + at),
+                writer: intent.writer,
+                sequence: intent.sequence,
+            };
+            record.digests = (0..u64::from(intent.count))
+                .map(|at| stamp(at).digest())
+                .collect();
+        }
+        let table = self.cells.entry(key).or_default();
+        for sector in array.sectors() {
+            let cell = table.slot(sector).get_or_insert_with(|| Cell {
+                candidates: SmallVec::new(),
+                base: true,
+                seen: 0,
+                judged: 0,
+                old: None,
+            });
+            cell.candidates.push(id);
+            cell.seen = 0;
+            cell.judged = 0;
+        }
+        self.records.insert(id, record);
+        self.open.insert(open_key(intent), id);
+        Some(id)
+    }
+
+    /// A request ended. Superseding is [`Book::settle`]'s.
+    pub(crate) fn end(
+        &mut self,
+        no: EventNo,
+        time_us: u64,
+        intent: &Intent,
+        errno: u16,
+    ) -> Option<IntentNo> {
+        let id = self.open.remove(&open_key(intent))?;
+        let record = self.records.get_mut(&id)?;
+        record.end = no;
+        record.end_us = time_us;
+        record.ok = errno == 0;
+        if record.ok && record.intent.flags.buffered {
+            self.unsettled.push(id);
+        }
+        Some(id)
+    }
+
+    /// The request's content is now sure: what ended before it began is no longer acceptable.
+    pub(crate) fn settle(&mut self, id: IntentNo) {
+        let Some(record) = self.records.get(&id) else {
+            return;
+        };
+        let (begin, key, array) = (record.begin, record.key, record.array);
+        let mut dropped: Vec<IntentNo> = Vec::new();
+        if let Some(table) = self.cells.get_mut(&key) {
+            for sector in array.sectors() {
+                let Some(cell) = table.get_mut(sector) else {
+                    continue;
+                };
+                if !cell.candidates.contains(&id) {
+                    continue;
+                }
+                cell.base = false;
+                let records = &self.records;
+                let mut old: SmallVec<[Old; 2]> = SmallVec::new();
+                cell.candidates.retain(|other| {
+                    let Some(record) = records.get(other) else {
+                        return false;
+                    };
+                    let superseded = *other != id && record.ended() && record.end < begin;
+                    if superseded {
+                        dropped.push(*other);
+                        if let Some(digest) = record.digest(sector) {
+                            old.push(Old {
+                                writer: record.intent.writer,
+                                sequence: record.intent.sequence,
+                                digest,
+                            });
+                        }
+                    }
+                    !superseded
+                });
+                for one in old {
+                    let kept = cell.old.get_or_insert_with(|| Box::new([None; 2]));
+                    kept[1] = kept[0];
+                    kept[0] = Some(one);
+                }
+            }
+        }
+        for other in dropped {
+            if let Some(record) = self.records.get_mut(&other) {
+                record.cells -= 1;
+                if record.cells == 0 {
+                    self.records.remove(&other);
+                }
+            }
+        }
+    }
+
+    /// A flush of the workload begins.
+    pub(crate) fn flush_begin(&mut self, no: EventNo, intent: &Intent) {
+        self.flushes.insert(open_key(intent), no);
+    }
+
+    /// A flush ended well: the buffered writes to its target that had ended before it began are settled and given back, to be judged.
+    pub(crate) fn flush_end(&mut self, intent: &Intent, errno: u16) -> Vec<IntentNo> {
+        let Some(begin) = self.flushes.remove(&open_key(intent)) else {
+            return Vec::new();
+        };
+        if errno != 0 {
+            return Vec::new();
+        }
+        self.settle_unsettled(|record| record.intent.target == intent.target && record.end < begin)
+    }
+
+    /// The guest synced all: every buffered write that ended is settled and given back.
+    pub(crate) fn synced(&mut self) -> Vec<IntentNo> {
+        self.settle_unsettled(|_| true)
+    }
+
+    fn settle_unsettled(&mut self, which: impl Fn(&Record) -> bool) -> Vec<IntentNo> {
+        let (settled, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unsettled)
+            .into_iter()
+            .filter(|id| self.records.contains_key(id))
+            .partition(|id| self.records.get(id).is_some_and(&which));
+        self.unsettled = rest;
+        for id in &settled {
+            self.settle(*id);
+        }
+        settled
+    }
+
+    /// The guest is gone: what is open ends here without success, and buffered writes that no flush covered may be lost.
+    pub(crate) fn guest_gone(&mut self, no: EventNo) {
+        for id in std::mem::take(&mut self.open).into_values() {
+            if let Some(record) = self.records.get_mut(&id) {
+                record.end = no;
+                record.ok = false;
+            }
+        }
+        self.flushes.clear();
+        for id in std::mem::take(&mut self.unsettled) {
+            if let Some(record) = self.records.get_mut(&id) {
+                record.ok = false;
+            }
+        }
+    }
+
+    /// Whether a content is acceptable in a cell.
+    pub(crate) fn accepts(&self, cell: &Cell, sector: Sector, digest: Option<u32>) -> Accept {
+        let mut any = cell.base;
+        for id in &cell.candidates {
+            let Some(record) = self.records.get(id) else {
+                continue;
+            };
+            match (record.digest(sector), digest) {
+                (Some(meant), Some(is)) if meant == is => return Accept::Yes(*id),
+                (Some(_), _) => {}
+                (None, Some(ZERO_DIGEST)) if record.intent.kind == IntentKind::Discard => {
+                    return Accept::Yes(*id);
+                }
+                (None, _) => any = true,
+            }
+        }
+        if any { Accept::Any } else { Accept::No }
+    }
+
+    /// The intent that a wrong content is measured against: the newest that ended well, else the newest.
+    pub(crate) fn expected(&self, cell: &Cell) -> Option<IntentNo> {
+        let newest = |ok: bool| {
+            cell.candidates
+                .iter()
+                .rev()
+                .find(|id| self.records.get(id).is_some_and(|r| !ok || r.ok))
+                .copied()
+        };
+        newest(true).or_else(|| newest(false))
+    }
+
+    /// Who meant this content, for any sector of any array: looks through all intents that matter still.
+    pub(crate) fn whose(&self, digest: u32) -> Option<(IntentNo, Sector)> {
+        self.records.iter().find_map(|(id, record)| {
+            let at = record.digests.iter().position(|one| *one == digest)?;
+            Some((*id, Sector(record.array.start().0 + at as u64)))
+        })
+    }
+
+    /// Whether anything begun has not ended.
+    pub(crate) fn idle(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether an intent on this cell has not ended.
+    pub(crate) fn busy(&self, cell: &Cell) -> bool {
+        cell.candidates
+            .iter()
+            .any(|id| self.records.get(id).is_some_and(|r| !r.ended()))
+    }
+
+    /// Whether one of the cell's intents is of this kind.
+    pub(crate) fn has(&self, cell: &Cell, kind: IntentKind) -> bool {
+        cell.candidates
+            .iter()
+            .any(|id| self.records.get(id).is_some_and(|r| r.intent.kind == kind))
+    }
+
+    /// The byte of a buffer where an array sector of an intent lies.
+    pub(crate) fn buffer_offset(record: &Record, sector: Sector) -> Option<usize> {
+        Some(to_usize(sector.0.checked_sub(record.array.start().0)?) * crate::block::SECTOR_BYTES)
+    }
+}
+
+fn open_key(intent: &Intent) -> OpenKey {
+    (intent.writer, intent.sequence, intent.kind, intent.target)
+}

@@ -1,0 +1,424 @@
+//! When what is judged: at end marks, at flushes, and at rest.
+
+use super::ack_all::{self, Arrival};
+use super::checker::Checker;
+use super::clean_eq::{self, Compared};
+use super::excuse::Excuse;
+use super::intents::{IntentNo, Record};
+use super::stamp::{self, Judged};
+use super::world::{bit, leg_range, leg_sector};
+use super::wrong::{Instead, Write, Wrong};
+use crate::block::{Operation, Sector, SectorRange};
+use crate::event::EventNo;
+use crate::finding::{Check, Confidence, Wrongness};
+use crate::mark::IntentKind;
+use crate::md::{Array, ArrayKey, Member};
+use crate::shadow::Origin;
+
+/// At which moment a write is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// Its end mark has arrived.
+    Acknowledged,
+    /// A flush that began after its end has ended.
+    Flushed,
+    /// Nothing is in flight, and md says that legs agree.
+    Rest,
+    /// Nothing is in flight, but md does not say that legs agree: legs that may lag are left out.
+    PartRest,
+}
+
+impl Moment {
+    fn judges(self, array: &Array, member: &Member) -> bool {
+        self == Moment::Rest || !array.may_lag(member)
+    }
+}
+
+impl Checker {
+    /// Judges one intent on all active legs.
+    pub(super) fn judge(&mut self, no: EventNo, id: IntentNo, moment: Moment) {
+        let Some(record) = self.book.record(id).cloned() else {
+            return;
+        };
+        let Some(array) = self.world.md.array(record.key).cloned() else {
+            return;
+        };
+        for member in array.active() {
+            match record.intent.kind {
+                IntentKind::Write => self.judge_write(no, id, &record, &array, member, moment),
+                IntentKind::Unstamped | IntentKind::Discard => {
+                    if moment == Moment::Acknowledged && !record.intent.flags.buffered {
+                        self.judge_twins(no, &record, &array, member);
+                    }
+                }
+                IntentKind::Flush => {}
+            }
+        }
+    }
+
+    fn judge_write(
+        &mut self,
+        no: EventNo,
+        id: IntentNo,
+        record: &Record,
+        array: &Array,
+        member: &Member,
+        moment: Moment,
+    ) {
+        if !moment.judges(array, member) {
+            self.see_lag(record, member);
+            self.pend(record);
+            return;
+        }
+        let mut wrong: Vec<(Sector, Wrongness)> = Vec::new();
+        let mut early: Vec<(Sector, Wrongness)> = Vec::new();
+        let (mut judged, mut good) = (0, 0u64);
+        for sector in record.array.sectors() {
+            let ours = self
+                .book
+                .cell(array.key, sector)
+                .is_some_and(|cell| match moment {
+                    Moment::Acknowledged | Moment::Flushed => cell.candidates.contains(&id),
+                    Moment::Rest | Moment::PartRest => self.book.expected(cell) == Some(id),
+                });
+            if !ours {
+                continue;
+            }
+            judged += 1;
+            let verdict = stamp::judge(&self.world, &self.book, array, member, sector);
+            match verdict {
+                Judged::Good => good += 1,
+                Judged::Any => continue,
+                Judged::Later => {
+                    self.pend_one(array.key, sector);
+                    continue;
+                }
+                Judged::Excused(excuse) => {
+                    self.excuse_one(array.key, sector, excuse);
+                    continue;
+                }
+                Judged::Wrong(kind) => wrong.push((sector, kind)),
+            }
+            if let Some(cell) = self.book.cell_mut(array.key, sector) {
+                cell.judged |= bit(member.leg);
+            }
+            if moment == Moment::Acknowledged && verdict == Judged::Good {
+                self.count(Check::AckAll, 1);
+                if ack_all::look(&self.world, record, member, sector) == Arrival::Pending {
+                    early.push((sector, Wrongness::Early));
+                }
+            }
+        }
+        self.count(Check::Stamp, judged);
+        if good > 0 {
+            // Where the leg has a part of the write, what is missing makes it torn.
+            for (_, kind) in wrong.iter_mut().filter(|one| one.1 == Wrongness::Absent) {
+                *kind = Wrongness::Torn;
+            }
+        }
+        self.name_misplaced(array, member, &mut wrong);
+        for (check, sectors) in [(Check::Stamp, wrong), (Check::AckAll, early)] {
+            for (run, kind) in runs(&sectors) {
+                self.put_wrong(
+                    no,
+                    check,
+                    kind,
+                    Confidence::Proven,
+                    array,
+                    member,
+                    run,
+                    Some(record),
+                );
+            }
+        }
+    }
+
+    /// A leg that may lag: whether it does.
+    fn see_lag(&mut self, record: &Record, member: &Member) {
+        let behind = record
+            .array
+            .sectors()
+            .any(|sector| ack_all::look(&self.world, record, member, sector) != Arrival::Done);
+        if behind && record.intent.kind == IntentKind::Write {
+            self.coverage.writes_behind += 1;
+        }
+    }
+
+    /// The ends of writes and discards whose content is not known: every leg must have got something, or none.
+    fn judge_twins(&mut self, no: EventNo, record: &Record, array: &Array, member: &Member) {
+        if array.may_lag(member) {
+            self.pend(record);
+            return;
+        }
+        let discard = record.intent.kind == IntentKind::Discard;
+        if discard && !self.world.discards(member.leg) {
+            self.excuse(array.key, record.array, Excuse::Discarded);
+            return;
+        }
+        let check = if discard {
+            Check::DiscardAll
+        } else {
+            Check::AllLegs
+        };
+        self.count(check, record.array.count());
+        let origin = if discard { Origin::Zero } else { Origin::Write };
+        let got = |world: &super::world::World, member: &Member, sector: Sector| {
+            leg_sector(member, sector).is_some_and(|at| {
+                let shadow = world.shadow(member.leg);
+                shadow.forgotten(at)
+                    || shadow
+                        .versions(at)
+                        .any(|v| v.no > record.begin && v.origin == origin)
+            })
+        };
+        let mut wrong = Vec::new();
+        for sector in record.array.sectors() {
+            if got(&self.world, member, sector) {
+                continue;
+            }
+            let others = array
+                .active()
+                .filter(|other| other.leg != member.leg)
+                .any(|other| got(&self.world, other, sector));
+            let failed = leg_sector(member, sector)
+                .is_some_and(|at| self.failed_since(member, at, record.begin));
+            if others && !failed {
+                wrong.push((sector, Wrongness::Absent));
+            }
+        }
+        for (run, kind) in runs(&wrong) {
+            let sure = Confidence::Proven;
+            self.put_wrong(no, check, kind, sure, array, member, run, Some(record));
+        }
+    }
+
+    /// Whether a leg answered a request to a sector with an error since an event.
+    fn failed_since(&self, member: &Member, at: Sector, since: EventNo) -> bool {
+        use crate::shadow::Ending;
+        let Some(one) = SectorRange::new(at, 1) else {
+            return false;
+        };
+        let (requests, _) = self
+            .world
+            .requests
+            .touching(member.leg, one, since, self.last, 1000);
+        requests.iter().any(|past| match past.ending {
+            Ending::Answered(status) => {
+                status != crate::block::Status::Ok && past.operation.modifies()
+            }
+            Ending::Abandoned => true,
+            Ending::Open => false,
+        })
+    }
+
+    /// Judges everything that waits, and compares the legs.
+    pub(super) fn rest(&mut self, no: EventNo) {
+        self.book.synced();
+        for array in self.world.md.arrays().to_vec() {
+            if array.refused.is_some() {
+                continue;
+            }
+            let moment = if array.clean {
+                Moment::Rest
+            } else {
+                Moment::PartRest
+            };
+            let pending = self.pending.remove(&array.key).unwrap_or_default();
+            let mut ids: Vec<IntentNo> = Vec::new();
+            for sector in pending.ranges().flat_map(SectorRange::sectors) {
+                if let Some(id) = self
+                    .book
+                    .cell(array.key, sector)
+                    .and_then(|cell| self.book.expected(cell))
+                {
+                    ids.push(id);
+                }
+            }
+            ids.sort_unstable();
+            ids.dedup();
+            for id in ids {
+                self.judge(no, id, moment);
+            }
+            self.compare(no, &array);
+        }
+    }
+
+    fn compare(&mut self, no: EventNo, array: &Array) {
+        if !array.clean || array.active().count() < 2 {
+            return;
+        }
+        let touched = self.touched.remove(&array.key).unwrap_or_default();
+        for range in touched.ranges() {
+            let mut different: Vec<(Sector, (Check, Wrongness, Confidence, u8))> = Vec::new();
+            for sector in range.sectors() {
+                self.coverage.twins_compared += 1;
+                match clean_eq::compare(&self.world, &self.book, array, sector) {
+                    Compared::Equal => self.clear_excuse(array.key, sector),
+                    Compared::Judged => {}
+                    Compared::Excused(excuse) => self.excuse_one(array.key, sector, excuse),
+                    Compared::Different(check, kind, confidence, leg) => {
+                        different.push((sector, (check, kind, confidence, leg.0)));
+                    }
+                }
+            }
+            for (run, (check, kind, confidence, leg)) in runs(&different) {
+                let Some(member) = array.member(crate::block::LegId(leg)) else {
+                    continue;
+                };
+                self.put_wrong(no, check, kind, confidence, array, member, run, None);
+            }
+            for check in [Check::CleanEq, Check::AllLegs, Check::SameData] {
+                self.count(check, range.count());
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are the entry's fields")]
+    fn put_wrong(
+        &mut self,
+        no: EventNo,
+        check: Check,
+        kind: Wrongness,
+        confidence: Confidence,
+        array: &Array,
+        member: &Member,
+        run: SectorRange,
+        record: Option<&Record>,
+    ) {
+        let on_leg = leg_range(member, run);
+        let since = record.map_or(EventNo(0), |record| record.begin);
+        let instead = record
+            .filter(|_| matches!(kind, Wrongness::Absent | Wrongness::Torn))
+            .and_then(|record| self.instead(member, on_leg, record));
+        let detail = self.detail(check, kind, member.leg, array.key, run.start(), since);
+        self.wrongs.put(Wrong {
+            check,
+            kind,
+            confidence,
+            leg: member.leg,
+            key: array.key,
+            write: record.map(|record| Write {
+                begin: record.begin,
+                end: record.end,
+                writer: record.intent.writer,
+                sequence: record.intent.sequence,
+                array: record.array,
+            }),
+            array: run,
+            on_leg,
+            at: no,
+            instead,
+            detail,
+        });
+    }
+
+    /// What the leg got for these sectors between a write's begin and its end. `None`: that is no longer known.
+    fn instead(&self, member: &Member, on_leg: SectorRange, record: &Record) -> Option<Instead> {
+        let (requests, whole) =
+            self.world
+                .requests
+                .touching(member.leg, on_leg, record.begin, record.end, 1000);
+        let mut instead = Instead::default();
+        let mut read = crate::shadow::RangeSet::default();
+        for past in requests.iter().filter(|r| r.operation == Operation::Read) {
+            instead.reads += 1;
+            if instead.first == EventNo(0) {
+                instead.first = past.arrived;
+            }
+            instead.last = past.arrived;
+            for range in &past.ranges {
+                if let Some(part) = range.intersection(on_leg) {
+                    read.insert(part);
+                }
+            }
+        }
+        instead.all = read.count() == on_leg.count();
+        (whole || instead.reads > 0).then_some(instead)
+    }
+
+    /// Garbage that is somebody else's stamp is misplaced.
+    fn name_misplaced(
+        &mut self,
+        array: &Array,
+        member: &Member,
+        wrong: &mut [(Sector, Wrongness)],
+    ) {
+        for (sector, kind) in wrong {
+            if *kind != Wrongness::Garbage || self.scans_left == 0 {
+                continue;
+            }
+            let digest = leg_sector(member, *sector)
+                .and_then(|at| self.world.shadow(member.leg).current(at).digest);
+            let Some(digest) = digest.filter(|d| *d != crate::shadow::ZERO_DIGEST) else {
+                continue;
+            };
+            self.scans_left -= 1;
+            if let Some((id, meant)) = self.book.whose(digest) {
+                let same =
+                    meant == *sector && self.book.record(id).is_some_and(|r| r.key == array.key);
+                *kind = if same {
+                    Wrongness::Older
+                } else {
+                    Wrongness::Misplaced
+                };
+            }
+        }
+    }
+
+    pub(super) fn count(&mut self, check: Check, by: u64) {
+        if by == 0 {
+            return;
+        }
+        match self.coverage.triggered.get_mut(check.name()) {
+            Some(count) => *count += by,
+            None => {
+                self.coverage.triggered.insert(check.name().to_owned(), by);
+            }
+        }
+    }
+
+    pub(super) fn pend(&mut self, record: &Record) {
+        self.pending
+            .entry(record.key)
+            .or_default()
+            .insert(record.array);
+    }
+
+    fn pend_one(&mut self, key: ArrayKey, sector: Sector) {
+        if let Some(one) = SectorRange::new(sector, 1) {
+            self.pending.entry(key).or_default().insert(one);
+        }
+    }
+
+    pub(super) fn excuse(&mut self, key: ArrayKey, range: SectorRange, excuse: Excuse) {
+        for sector in range.sectors() {
+            self.excuse_one(key, sector, excuse);
+        }
+    }
+
+    fn excuse_one(&mut self, key: ArrayKey, sector: Sector, excuse: Excuse) {
+        *self.excused.entry(key).or_default().slot(sector) = Some(excuse.case());
+    }
+
+    fn clear_excuse(&mut self, key: ArrayKey, sector: Sector) {
+        if let Some(table) = self.excused.get_mut(&key) {
+            table.remove(sector);
+        }
+    }
+}
+
+/// Neighbouring sectors with the same tag, as ranges.
+fn runs<T: Copy + PartialEq>(sectors: &[(Sector, T)]) -> Vec<(SectorRange, T)> {
+    let mut out: Vec<(Sector, u64, T)> = Vec::new();
+    for (sector, tag) in sectors {
+        match out.last_mut() {
+            Some((start, count, last)) if start.0 + *count == sector.0 && last == tag => {
+                *count += 1;
+            }
+            Some(_) | None => out.push((*sector, 1, *tag)),
+        }
+    }
+    out.into_iter()
+        .filter_map(|(start, count, tag)| Some((SectorRange::new(start, count)?, tag)))
+        .collect()
+}

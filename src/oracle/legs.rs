@@ -1,0 +1,529 @@
+//! Events of the legs: requests that arrive, are fetched and end; and what follows for the checks at once.
+
+use smallvec::SmallVec;
+
+use super::buf_stable;
+use super::checker::Checker;
+use super::excuse::Excuse;
+use super::intents::{Accept, Book};
+use super::same_pages::Points;
+use super::world::{array_range, bit};
+use super::wrong::{Write, Wrong};
+use crate::block::{LegId, Operation, RequestId, SECTOR_BYTES, Sector, SectorRange, Status};
+use crate::event::{Abandoned, Arrived, Completed, Content, Digests, EventNo, Fetched};
+use crate::finding::{Check, Confidence, Wrongness};
+use crate::md::ArrayKey;
+use crate::shadow::{Ending, Open, Origin, State, Version};
+
+/// What is known of a write in flight: which of its sectors are whose stamps.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Note {
+    runs: SmallVec<[Run; 1]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    first: usize,
+    count: usize,
+    write: Write,
+    immutable: bool,
+    /// The intent's end, as far as known at the fetch, is looked up again at completion.
+    id: u32,
+}
+
+impl Checker {
+    pub(super) fn arrived(&mut self, no: EventNo, us: u64, arrived: &Arrived) {
+        let leg = arrived.request.leg;
+        if !self.world.has(leg) {
+            return;
+        }
+        self.world.requests.arrive(no, us, arrived);
+        let in_flight = self.world.requests.in_flight(leg).count() as u64;
+        let counts = &mut self.coverage.legs[leg.index()];
+        counts.in_flight_max = counts.in_flight_max.max(in_flight);
+    }
+
+    pub(super) fn fetched(&mut self, no: EventNo, fetched: &Fetched) {
+        let id = fetched.request;
+        let Some((range, addresses)) = self.world.requests.open(id).and_then(|open| {
+            let addresses: Vec<u64> = open.addresses().collect();
+            Some((*open.ranges.first()?, addresses))
+        }) else {
+            return;
+        };
+        self.world.requests.fetch(no, id, &fetched.digests);
+        let shadow = self.world.shadow_mut(id.leg);
+        for ((sector, digest), gpa) in range.sectors().zip(&fetched.digests).zip(&addresses) {
+            shadow.push(
+                sector,
+                Version {
+                    no,
+                    request: id.number,
+                    ended: EventNo(0),
+                    gpa: *gpa,
+                    digest: Some(*digest),
+                    origin: Origin::Write,
+                    state: State::InFlight,
+                    changed: false,
+                },
+            );
+        }
+        if let Some(payload) = &fetched.payload {
+            self.put_bytes(id.leg, range, payload);
+        }
+        self.look_at_fetch(id, range, &fetched.digests, &addresses);
+    }
+
+    /// Keeps payload outside the data area: there it can be metadata.
+    fn put_bytes(&mut self, leg: LegId, range: SectorRange, payload: &[u8]) {
+        let data = self.world.md.of(leg).map(|(_, member)| member.data);
+        let sectors = self
+            .world
+            .header
+            .legs
+            .get(leg.index())
+            .map_or(0, |l| l.sectors);
+        let data = data.and_then(|data| crate::md::never_metadata(data, sectors));
+        let bytes = &mut self.world.bytes[leg.index()];
+        for (sector, whole) in range.sectors().zip(payload.chunks_exact(SECTOR_BYTES)) {
+            if data.is_none_or(|data| !data.contains(sector)) {
+                bytes.put(sector, whole);
+            }
+        }
+    }
+
+    fn look_at_fetch(
+        &mut self,
+        id: RequestId,
+        range: SectorRange,
+        digests: &Digests,
+        addresses: &[u64],
+    ) {
+        let Some((key, member)) = self
+            .world
+            .checked(id.leg)
+            .map(|(array, member)| (array.key, member.clone()))
+        else {
+            return;
+        };
+        let Some(on_array) = array_range(&member, range) else {
+            return;
+        };
+        self.touch(key, on_array);
+        let skip = member.data.start().0.saturating_sub(range.start().0);
+        let leg_bit = bit(id.leg);
+        let mut note = Note::default();
+        for (at, sector) in on_array.sectors().enumerate() {
+            let at = at + crate::block::to_usize(skip);
+            let Some(digest) = digests.get(at).copied() else {
+                break;
+            };
+            let Some(cell) = self.book.cell(key, sector) else {
+                continue;
+            };
+            match self.book.accepts(cell, sector, Some(digest)) {
+                Accept::Any => {}
+                Accept::No => self.stray(key, sector, id.leg),
+                Accept::Yes(intent) => {
+                    self.count_pages(id.leg, intent, sector, addresses[at]);
+                    if let Some(cell) = self.book.cell_mut(key, sector) {
+                        cell.seen |= leg_bit;
+                    }
+                    self.note_run(&mut note, at, intent);
+                }
+            }
+        }
+        if !note.runs.is_empty() {
+            self.notes.insert(id, note);
+        }
+    }
+
+    fn note_run(&self, note: &mut Note, at: usize, id: u32) {
+        if let Some(last) = note.runs.last_mut()
+            && last.id == id
+            && last.first + last.count == at
+        {
+            last.count += 1;
+            return;
+        }
+        if let Some(record) = self.book.record(id) {
+            note.runs.push(Run {
+                first: at,
+                count: 1,
+                write: Write {
+                    begin: record.begin,
+                    end: record.end,
+                    writer: record.intent.writer,
+                    sequence: record.intent.sequence,
+                    array: record.array,
+                },
+                immutable: record.intent.flags.immutable && !record.intent.flags.buffered,
+                id,
+            });
+        }
+    }
+
+    fn count_pages(&mut self, leg: LegId, intent: u32, sector: Sector, gpa: u64) {
+        let Some(record) = self.book.record(intent) else {
+            return;
+        };
+        let buffer = (record.intent.writer, record.intent.slot);
+        let points = match Book::buffer_offset(record, sector) {
+            Some(offset) => self.announced.points(buffer, offset, gpa),
+            None => Points::Unknown,
+        };
+        let counts = &mut self.coverage.legs[leg.index()];
+        match points {
+            Points::Own => counts.pages_own += 1,
+            Points::Copy => counts.pages_copied += 1,
+            Points::Unknown => counts.pages_unknown += 1,
+        }
+    }
+
+    /// Something reached a sector that nobody meant to be there: it is judged again, at rest.
+    fn stray(&mut self, key: ArrayKey, sector: Sector, leg: LegId) {
+        if let Some(cell) = self.book.cell_mut(key, sector) {
+            cell.judged &= !bit(leg);
+        }
+        if let Some(one) = SectorRange::new(sector, 1) {
+            self.pending.entry(key).or_default().insert(one);
+        }
+    }
+
+    fn touch(&mut self, key: ArrayKey, range: SectorRange) {
+        let twins = self
+            .world
+            .md
+            .array(key)
+            .is_some_and(|array| array.active().count() >= 2);
+        if twins {
+            self.touched.entry(key).or_default().insert(range);
+            self.written.entry(key).or_default().insert(range);
+        }
+    }
+
+    pub(super) fn completed(&mut self, no: EventNo, us: u64, completed: &Completed) {
+        let id = completed.request;
+        let ending = Ending::Answered(completed.status);
+        let Some(open) = self.world.requests.end(no, us, id, ending) else {
+            return;
+        };
+        let ok = completed.status == Status::Ok;
+        let counts = &mut self.coverage.legs[id.leg.index()];
+        match (open.operation, ok) {
+            (_, false) => counts.errors += 1,
+            (Operation::Read, _) => counts.reads += 1,
+            (Operation::Write, _) => counts.writes += 1,
+            (Operation::Flush, _) => counts.flushes += 1,
+            (Operation::Discard, _) => counts.discards += 1,
+            (
+                Operation::WriteZeroes
+                | Operation::WriteZeroesUnmap
+                | Operation::GetId
+                | Operation::Unsupported(_),
+                _,
+            ) => {}
+        }
+        match open.operation {
+            Operation::Write => self.write_ended(no, us, id, &open, ok, &completed.content),
+            Operation::Flush => {
+                if ok {
+                    self.world.shadow_mut(id.leg).flushed(open.arrived);
+                }
+            }
+            Operation::Discard | Operation::WriteZeroes | Operation::WriteZeroesUnmap => {
+                if ok {
+                    self.zeroed(no, id, &open);
+                }
+            }
+            Operation::Read => {
+                if let (Content::Returned(digests), Some(range)) =
+                    (&completed.content, open.ranges.first())
+                {
+                    let shadow = self.world.shadow_mut(id.leg);
+                    for (sector, digest) in range.sectors().zip(digests) {
+                        shadow.learn(sector, *digest);
+                    }
+                }
+            }
+            Operation::GetId | Operation::Unsupported(_) => {}
+        }
+    }
+
+    pub(super) fn abandoned(&mut self, no: EventNo, us: u64, abandoned: &Abandoned) {
+        let id = abandoned.request;
+        let Some(open) = self.world.requests.end(no, us, id, Ending::Abandoned) else {
+            return;
+        };
+        self.coverage.legs[id.leg.index()].abandoned += 1;
+        match open.operation {
+            Operation::Write => self.write_ended(no, us, id, &open, false, &Content::NotTaken),
+            Operation::Discard | Operation::WriteZeroes | Operation::WriteZeroesUnmap => {
+                if abandoned.applied {
+                    self.zeroed(no, id, &open);
+                }
+            }
+            Operation::Read | Operation::Flush | Operation::GetId | Operation::Unsupported(_) => {}
+        }
+    }
+
+    fn write_ended(
+        &mut self,
+        no: EventNo,
+        us: u64,
+        id: RequestId,
+        open: &Open,
+        ok: bool,
+        content: &Content,
+    ) {
+        let note = self.notes.remove(&id);
+        let Some(range) = open.ranges.first().copied() else {
+            return;
+        };
+        let state = if ok {
+            State::Acknowledged
+        } else {
+            State::InDoubt
+        };
+        let changed = match content {
+            Content::Changed(now) => buf_stable::changed(&open.digests, now),
+            Content::NotTaken | Content::Same | Content::Returned(_) => Vec::new(),
+        };
+        if let Some(fetched) = open.fetched {
+            let shadow = self.world.shadow_mut(id.leg);
+            for (at, sector) in range.sectors().enumerate() {
+                let here = changed
+                    .iter()
+                    .any(|(first, count)| (*first..first + count).contains(&at));
+                shadow.end(sector, fetched, no, state, here);
+            }
+        }
+        if let Some(note) = &note {
+            self.measure_lag(us, id.leg, note);
+        }
+        if !changed.is_empty() {
+            self.buffer_changed(no, id, open, range, &changed, note.as_ref());
+        }
+        self.metadata_ended(no, id.leg, range, ok);
+    }
+
+    fn measure_lag(&mut self, us: u64, leg: LegId, note: &Note) {
+        let lags = self
+            .world
+            .checked(leg)
+            .is_some_and(|(array, member)| array.may_lag(member));
+        if !lags {
+            return;
+        }
+        for run in &note.runs {
+            if let Some(record) = self.book.record(run.id)
+                && record.ok
+            {
+                let lag = us.saturating_sub(record.end_us);
+                self.coverage.behind_longest_us = self.coverage.behind_longest_us.max(lag);
+            }
+        }
+    }
+
+    /// `buf-stable`: the buffer holds something else than what was fetched.
+    fn buffer_changed(
+        &mut self,
+        no: EventNo,
+        id: RequestId,
+        open: &Open,
+        range: SectorRange,
+        changed: &[(usize, usize)],
+        note: Option<&Note>,
+    ) {
+        let Some((key, member)) = self
+            .world
+            .checked(id.leg)
+            .map(|(array, member)| (array.key, member.clone()))
+        else {
+            return;
+        };
+        let addresses: Vec<u64> = open.addresses().collect();
+        for &(first, count) in changed {
+            let on_leg = range
+                .start()
+                .checked_add(first as u64)
+                .and_then(|start| SectorRange::new(start, count as u64))
+                .and_then(|part| part.intersection(member.data));
+            let Some(on_leg) = on_leg else {
+                continue;
+            };
+            let Some(array) = array_range(&member, on_leg) else {
+                continue;
+            };
+            let run = note.and_then(|note| {
+                note.runs
+                    .iter()
+                    .find(|run| run.first < first + count && first < run.first + run.count)
+            });
+            let owner = addresses
+                .get(first)
+                .and_then(|gpa| self.announced.owner(*gpa))
+                .filter(|buffer| self.immutable.contains_key(buffer));
+            *self
+                .coverage
+                .triggered
+                .entry(Check::BufStable.name().to_owned())
+                .or_default() += 1;
+            let immutable = run.map_or(owner.is_some(), |run| run.immutable);
+            if !immutable {
+                self.excuse(key, array, Excuse::BufferChanged);
+                continue;
+            }
+            let confidence = if open.arrived < self.released {
+                Confidence::Suspect
+            } else {
+                Confidence::Proven
+            };
+            let write = run.map(|run| {
+                let mut write = run.write;
+                if let Some(record) = self.book.record(run.id) {
+                    write.end = record.end;
+                }
+                write
+            });
+            let detail = self.detail(
+                Check::BufStable,
+                Wrongness::Changed,
+                id.leg,
+                key,
+                array.start(),
+                write.map_or(open.arrived, |write| write.begin.min(open.arrived)),
+            );
+            self.wrongs.put(Wrong {
+                check: Check::BufStable,
+                kind: Wrongness::Changed,
+                confidence,
+                leg: id.leg,
+                key,
+                write,
+                array,
+                on_leg,
+                at: no,
+                instead: None,
+                detail,
+            });
+        }
+    }
+
+    fn zeroed(&mut self, no: EventNo, id: RequestId, open: &Open) {
+        for range in &open.ranges {
+            let sectors = self
+                .world
+                .header
+                .legs
+                .get(id.leg.index())
+                .map_or(0, |leg| leg.sectors);
+            let whole = SectorRange::new(Sector(0), sectors).unwrap_or_default();
+            let Some(range) = range.intersection(whole) else {
+                continue;
+            };
+            self.world
+                .shadow_mut(id.leg)
+                .zero(range, no, open.arrived, id.number);
+            self.world.bytes[id.leg.index()].zero(range);
+            if let Some((key, on_array)) = self
+                .world
+                .checked(id.leg)
+                .and_then(|(array, member)| Some((array.key, array_range(member, range)?)))
+            {
+                self.touch(key, on_array);
+                self.zeroes_strayed(key, on_array, id.leg);
+            }
+            self.metadata_ended(no, id.leg, range, true);
+        }
+    }
+
+    fn zeroes_strayed(&mut self, key: ArrayKey, on_array: SectorRange, leg: LegId) {
+        for sector in on_array.sectors() {
+            let Some(cell) = self.book.cell(key, sector) else {
+                continue;
+            };
+            match self
+                .book
+                .accepts(cell, sector, Some(crate::shadow::ZERO_DIGEST))
+            {
+                Accept::No => self.stray(key, sector, leg),
+                Accept::Yes(_) | Accept::Any => {}
+            }
+        }
+    }
+
+    /// After a write or zeroing that may have been metadata: what md says now.
+    fn metadata_ended(&mut self, no: EventNo, leg: LegId, range: SectorRange, ok: bool) {
+        if !self.world.md.concerns(leg, range) {
+            return;
+        }
+        let before = self.active_legs();
+        let changed = if ok {
+            self.world.md.observe(leg, &self.world.bytes[leg.index()])
+        } else {
+            self.world.md.suspect(leg)
+        };
+        if changed {
+            self.layout_changed(&before);
+        }
+        self.metadata_seen = no;
+    }
+
+    fn active_legs(&self) -> Vec<(ArrayKey, LegId)> {
+        self.world
+            .md
+            .arrays()
+            .iter()
+            .flat_map(|array| array.active().map(|member| (array.key, member.leg)))
+            .collect()
+    }
+
+    fn layout_changed(&mut self, before: &[(ArrayKey, LegId)]) {
+        let now = self.active_legs();
+        for (key, leg) in before.iter().filter(|one| !now.contains(one)) {
+            for (key, range) in self.wrongs.forgive(*leg, self.metadata_seen) {
+                self.excuse(key, range, Excuse::LegFailed);
+            }
+            let _same = key;
+        }
+        for (key, _) in now.iter().filter(|one| !before.contains(one)) {
+            if let Some(written) = self.written.get(key) {
+                self.touched.insert(*key, written.clone());
+            }
+            let intended: Vec<Sector> = self
+                .book
+                .cells()
+                .filter(|(of, _, _)| of == key)
+                .map(|(_, sector, _)| sector)
+                .collect();
+            let pending = self.pending.entry(*key).or_default();
+            for sector in intended {
+                if let Some(one) = SectorRange::new(sector, 1) {
+                    pending.insert(one);
+                }
+            }
+        }
+        let areas = self.data_areas();
+        for (leg, area) in areas {
+            self.world.bytes[leg.index()].release(area);
+        }
+    }
+
+    pub(super) fn initial(&mut self, leg: LegId, start: Sector, bytes: &[u8]) {
+        if !self.world.has(leg) {
+            return;
+        }
+        let shadow = self.world.shadow_mut(leg);
+        for (at, digest) in crate::block::sector_digests(bytes).enumerate() {
+            if let Some(sector) = start.checked_add(at as u64) {
+                shadow.put_initial(sector, digest);
+            }
+        }
+        self.world.bytes[leg.index()].put(start, bytes);
+        let before = self.active_legs();
+        if self.world.md.observe(leg, &self.world.bytes[leg.index()]) {
+            self.layout_changed(&before);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The checker: a fold over a run's events that ends in a verdict.
+//!
+//! The same code runs live and over a journal. Everything it says is derived from events in the order of their numbers, so both say the same.
+//! One module a check; [`excuse`] has the reasons for which md may let legs differ.
+//!
+//! ```text
+//! events ─ apply ─┬─ world: requests, shadows, md         what the legs hold
+//!                 ├─ intents: the book                     what the workload meant
+//!                 └─ judge (ack mark, flush, rest) ─ wrong ─ fold ─ findings
+//! ```
+
+mod ack_all;
+mod all_legs;
+mod buf_stable;
+mod checker;
+mod clean_eq;
+mod coverage;
+mod discard_all;
+pub mod excuse;
+mod fold;
+mod guest;
+mod intents;
+mod judge;
+mod legs;
+mod same_data;
+mod same_pages;
+mod stamp;
+mod story;
+mod verdict;
+mod world;
+mod wrong;
+
+pub use checker::{Checker, Wanted};
+pub(crate) use fold::plain;
+pub use verdict::{Coverage, EndState, LegCoverage, Outcome, Verdict};

@@ -1,0 +1,203 @@
+//! A wrong sector looked at closely, at the moment it is found: what each leg holds, and what happened to it.
+
+use super::checker::{Checker, Wanted};
+use super::world::leg_sector;
+use super::wrong::{Detail, Held};
+use crate::block::{LegId, Sector, SectorRange, Status};
+use crate::event::EventNo;
+use crate::finding::{Check, StoryLine, Wrongness};
+use crate::md::ArrayKey;
+use crate::shadow::{Ending, Past, Version, ZERO_DIGEST};
+use crate::stamp::Stamp;
+
+/// Requests that a story tells of a leg at most.
+const STORY_MAX: usize = 12;
+
+impl Checker {
+    /// Looks at an array sector; `since` is where the story begins. `None` once enough of the kind were looked at.
+    pub(super) fn detail(
+        &mut self,
+        check: Check,
+        kind: Wrongness,
+        leg: LegId,
+        key: ArrayKey,
+        sector: Sector,
+        since: EventNo,
+    ) -> Option<Box<Detail>> {
+        if !self.wrongs.wants_detail(check, kind, leg) {
+            return None;
+        }
+        let array = self.world.md.array(key)?.clone();
+        let run = self.world.header.run;
+        let expected = self
+            .book
+            .cell(key, sector)
+            .and_then(|cell| self.book.expected(cell))
+            .and_then(|id| self.book.record(id)?.stamp(run, sector));
+        let mut legs = Vec::new();
+        let mut story = Vec::new();
+        for member in &array.members {
+            let Some(at) = leg_sector(member, sector) else {
+                continue;
+            };
+            let versions: Vec<Version> = self.world.shadow(member.leg).versions(at).collect();
+            let current = self.world.shadow(member.leg).current(at);
+            let good = expected.map_or_else(
+                || member.leg != leg,
+                |stamp| current.digest == Some(stamp.digest()),
+            );
+            let stamp = self.owner(key, sector, current, expected);
+            if stamp.is_none()
+                && let Some(digest) = current.digest.filter(|d| *d != ZERO_DIGEST)
+            {
+                self.wanted.push(Wanted {
+                    leg: member.leg,
+                    sector: at,
+                    version: current.no,
+                    digest,
+                });
+            }
+            legs.push(Held {
+                leg: member.leg,
+                sector: at,
+                good,
+                versions,
+                stamp,
+            });
+            // Without a write to begin with, the story begins where the leg's oldest remembered version came from.
+            let from = if since > EventNo(0) {
+                since
+            } else {
+                EventNo(1)
+            };
+            if let Some(one) = SectorRange::new(at, 1) {
+                let (requests, whole) =
+                    self.world
+                        .requests
+                        .touching(member.leg, one, from, self.last, usize::MAX);
+                let name = self.world.header.leg_name(member.leg);
+                if !whole {
+                    story.push(StoryLine {
+                        event: from.0,
+                        time_us: 0,
+                        leg: name.to_owned(),
+                        what: "(older requests are no longer remembered)".into(),
+                    });
+                }
+                let skip = requests.len().saturating_sub(STORY_MAX);
+                story.extend(requests.iter().skip(skip).map(|past| line(name, past)));
+            }
+        }
+        self.tell_intents(key, sector, &mut story);
+        story.sort();
+        Some(Box::new(Detail {
+            sector,
+            expected,
+            legs,
+            story,
+        }))
+    }
+
+    /// Whose stamp a content is, as far as is known without looking at the bytes.
+    fn owner(
+        &self,
+        key: ArrayKey,
+        sector: Sector,
+        version: Version,
+        expected: Option<Stamp>,
+    ) -> Option<(Stamp, Sector)> {
+        let digest = version.digest?;
+        let run = self.world.header.run;
+        let cell = self.book.cell(key, sector)?;
+        for id in &cell.candidates {
+            let record = self.book.record(*id)?;
+            if record.digest(sector) == Some(digest) {
+                return Some((record.stamp(run, sector)?, sector));
+            }
+        }
+        let like = expected?;
+        for old in cell.old.iter().flat_map(|old| old.iter()).flatten() {
+            let stamp = Stamp {
+                writer: old.writer,
+                sequence: old.sequence,
+                ..like
+            };
+            if stamp.digest() == digest {
+                return Some((stamp, sector));
+            }
+        }
+        let (id, at) = self.book.whose(digest)?;
+        Some((self.book.record(id)?.stamp(run, at)?, at))
+    }
+
+    fn tell_intents(&self, key: ArrayKey, sector: Sector, story: &mut Vec<StoryLine>) {
+        let Some(cell) = self.book.cell(key, sector) else {
+            return;
+        };
+        for record in cell
+            .candidates
+            .iter()
+            .filter_map(|id| self.book.record(*id))
+        {
+            let (writer, sequence) = (record.intent.writer, record.intent.sequence);
+            let guest = |no: EventNo, us: u64, what: String| StoryLine {
+                event: no.0,
+                time_us: us,
+                leg: "guest".into(),
+                what,
+            };
+            story.push(guest(
+                record.begin,
+                record.begin_us,
+                format!("writer {writer} #{sequence} begins: array {}", record.array),
+            ));
+            if record.end > EventNo(0) {
+                let how = if record.ok {
+                    "acknowledged"
+                } else {
+                    "failed, or never acknowledged"
+                };
+                story.push(guest(
+                    record.end,
+                    record.end_us,
+                    format!("writer {writer} #{sequence} {how}"),
+                ));
+            }
+        }
+    }
+}
+
+fn line(leg: &str, past: &Past) -> StoryLine {
+    let ranges: Vec<String> = past.ranges.iter().map(ToString::to_string).collect();
+    let fetched = if past.fetched > EventNo(0) {
+        format!(", fetched {}", past.fetched)
+    } else {
+        String::new()
+    };
+    let pages = if past.gpa > 0 {
+        format!(" from guest page {:#x}", past.gpa >> 12)
+    } else {
+        String::new()
+    };
+    let rule = past
+        .rule
+        .map_or_else(String::new, |rule| format!(", rule {rule}"));
+    let end = match past.ending {
+        Ending::Open => ", still in flight".to_owned(),
+        Ending::Answered(Status::Ok) => format!(", completed {}", past.ended),
+        Ending::Answered(Status::IoErr) => format!(", answered with an error {}", past.ended),
+        Ending::Answered(Status::Unsupported) => format!(", refused {}", past.ended),
+        Ending::Abandoned => format!(", abandoned {}", past.ended),
+    };
+    StoryLine {
+        event: past.arrived.0,
+        time_us: past.arrived_us,
+        leg: leg.to_owned(),
+        what: format!(
+            "request {}: {} {}{pages}{fetched}{end}{rule}",
+            past.request.number,
+            past.operation,
+            ranges.join(" ")
+        ),
+    }
+}

@@ -1,0 +1,156 @@
+//! The verdict, and what the run exercised.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::finding::{Confidence, Finding};
+
+/// How a run came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Everything that was demanded was compared, and nothing is wrong.
+    Clean,
+    /// At least one proven finding.
+    Findings,
+    /// It could not be told.
+    Inconclusive,
+}
+
+/// Everything that a report needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// How it came out.
+    pub outcome: Outcome,
+    /// The findings, in the order of the sequence.
+    pub findings: Vec<Finding>,
+    /// Why it is inconclusive, or would be if there were no findings.
+    pub reasons: Vec<String>,
+    /// What the run exercised.
+    pub coverage: Coverage,
+    /// What a reader should know besides: checks that were off, quiet points that were missed.
+    pub notes: Vec<String>,
+}
+
+impl Verdict {
+    /// The process's exit code: 0 clean, 1 findings, 125 inconclusive. The same with `--bisect`; other ends are the command line's.
+    pub fn exit_code(&self) -> u8 {
+        match self.outcome {
+            Outcome::Clean => 0,
+            Outcome::Findings => 1,
+            Outcome::Inconclusive => 125,
+        }
+    }
+
+    /// The verdict when suspect findings decide too.
+    #[must_use]
+    pub fn strict(mut self) -> Verdict {
+        if !self.findings.is_empty() {
+            self.outcome = Outcome::Findings;
+        }
+        self
+    }
+
+    pub(crate) fn decide(&mut self) {
+        let proven = |finding: &Finding| finding.confidence == Confidence::Proven;
+        self.outcome = if self.findings.iter().any(proven) {
+            Outcome::Findings
+        } else if !self.reasons.is_empty() {
+            Outcome::Inconclusive
+        } else {
+            Outcome::Clean
+        };
+    }
+}
+
+/// What the caller knows about the run's end that is no event.
+#[derive(Clone, Debug, Default)]
+pub struct EndState {
+    /// Why the run could not be tested, as far as the caller knows (lost guest, no accelerator, torn journal).
+    pub reasons: Vec<String>,
+    /// Findings of others: a panic's trace, an expectation of the scenario.
+    pub findings: Vec<Finding>,
+}
+
+/// Counts of what was exercised and compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Writes that the workload began.
+    pub writes_begun: u64,
+    /// Writes acknowledged without an error.
+    pub writes_acknowledged: u64,
+    /// Writes that failed.
+    pub writes_failed: u64,
+    /// Discards acknowledged to the workload.
+    pub discards_acknowledged: u64,
+    /// Flushes acknowledged to the workload.
+    pub flushes_acknowledged: u64,
+    /// Requests of the workload whose target maps to no array that is known.
+    pub intents_unmapped: u64,
+    /// Different sectors that the workload wrote with stamps.
+    pub sectors_intended: u64,
+    /// Of these, how many were compared on all active legs since they were last written.
+    pub sectors_compared: u64,
+    /// Of these, how many could be anything: their last write failed, was not stamped, or was a discard.
+    pub sectors_open: u64,
+    /// Array sectors compared between legs, stamped or not, added up over all comparisons.
+    pub twins_compared: u64,
+    /// Array sectors excused at the end, by case of the md reference.
+    pub excused: BTreeMap<u8, u64>,
+    /// How often each check was triggered (sectors, or requests for buf-stable).
+    pub triggered: BTreeMap<String, u64>,
+    /// Write-behind: writes that the array acknowledged before a write-mostly leg had completed them.
+    pub writes_behind: u64,
+    /// The longest that a leg lagged behind an acknowledgement, in microseconds.
+    pub behind_longest_us: u64,
+    /// Quiet points that were reached.
+    pub quiet_reached: u64,
+    /// Quiet points that were missed, and what was pending.
+    pub quiet_missed: Vec<String>,
+    /// Sectors that the guest read back and found right.
+    pub read_back_good: u64,
+    /// Sectors that the guest read back and found wrong.
+    pub read_back_bad: u64,
+    /// Boots.
+    pub boots: u32,
+    /// Events.
+    pub events: u64,
+    /// A leg each.
+    pub legs: Vec<LegCoverage>,
+    /// Facts that the guest told, by name.
+    pub facts: BTreeMap<String, String>,
+}
+
+/// What one leg saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegCoverage {
+    /// Its name.
+    pub name: String,
+    /// Whether it was an active leg of a checked array at the end.
+    pub active: bool,
+    /// Of the sectors intended, how many it was seen to get.
+    pub sectors_seen: u64,
+    /// READs completed.
+    pub reads: u64,
+    /// WRITEs completed.
+    pub writes: u64,
+    /// FLUSHes completed well.
+    pub flushes: u64,
+    /// DISCARDs completed well.
+    pub discards: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
+    /// Requests abandoned.
+    pub abandoned: u64,
+    /// The most requests in flight.
+    pub in_flight_max: u64,
+    /// Sectors fetched from the writer's own pages.
+    pub pages_own: u64,
+    /// Sectors fetched from a copy.
+    pub pages_copied: u64,
+    /// Sectors whose pages are not known.
+    pub pages_unknown: u64,
+    /// Whether it may lag behind an acknowledgement.
+    pub may_lag: bool,
+}

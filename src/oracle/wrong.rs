@@ -1,0 +1,114 @@
+//! What checks have found wrong, one entry a write and leg, until it is folded into findings.
+
+use std::collections::BTreeMap;
+
+use crate::block::{LegId, Sector, SectorRange};
+use crate::event::EventNo;
+use crate::finding::{Check, Confidence, StoryLine, Wrongness};
+use crate::md::ArrayKey;
+use crate::shadow::Version;
+use crate::stamp::Stamp;
+
+/// Entries that are kept; more are counted.
+const WRONGS_MAX: usize = 100_000;
+/// Entries of one check, kind and leg that are looked at closely.
+const DETAILS_MAX: u32 = 4;
+
+/// The write of the workload that an entry is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Write {
+    pub(crate) begin: EventNo,
+    pub(crate) end: EventNo,
+    pub(crate) writer: u16,
+    pub(crate) sequence: u64,
+    pub(crate) array: SectorRange,
+}
+
+/// What a leg got in the time of a write that it never got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Instead {
+    /// READs of these sectors, and the first and last of their arrivals.
+    pub(crate) reads: u64,
+    pub(crate) first: EventNo,
+    pub(crate) last: EventNo,
+    /// Whether every sector was read.
+    pub(crate) all: bool,
+}
+
+/// One entry.
+#[derive(Clone, Debug)]
+pub(crate) struct Wrong {
+    pub(crate) check: Check,
+    pub(crate) kind: Wrongness,
+    pub(crate) confidence: Confidence,
+    pub(crate) leg: LegId,
+    pub(crate) key: ArrayKey,
+    pub(crate) write: Option<Write>,
+    pub(crate) array: SectorRange,
+    pub(crate) on_leg: SectorRange,
+    pub(crate) at: EventNo,
+    pub(crate) instead: Option<Instead>,
+    pub(crate) detail: Option<Box<Detail>>,
+}
+
+/// A sector looked at closely when it was found wrong.
+#[derive(Clone, Debug)]
+pub(crate) struct Detail {
+    pub(crate) sector: Sector,
+    pub(crate) expected: Option<Stamp>,
+    pub(crate) legs: Vec<Held>,
+    pub(crate) story: Vec<StoryLine>,
+}
+
+/// What a leg held.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) leg: LegId,
+    pub(crate) sector: Sector,
+    pub(crate) good: bool,
+    pub(crate) versions: Vec<Version>,
+    /// Whose stamp the current content is: (stamp, array sector it belongs to).
+    pub(crate) stamp: Option<(Stamp, Sector)>,
+}
+
+/// All entries.
+#[derive(Debug, Default)]
+pub(crate) struct Wrongs {
+    entries: Vec<Wrong>,
+    details: BTreeMap<(Check, Wrongness, LegId), u32>,
+    pub(crate) uncounted: u64,
+}
+
+impl Wrongs {
+    /// Whether the next entry of this kind is to be looked at closely.
+    pub(crate) fn wants_detail(&mut self, check: Check, kind: Wrongness, leg: LegId) -> bool {
+        let have = self.details.entry((check, kind, leg)).or_default();
+        *have += 1;
+        *have <= DETAILS_MAX
+    }
+
+    pub(crate) fn put(&mut self, wrong: Wrong) {
+        if self.entries.len() < WRONGS_MAX {
+            self.entries.push(wrong);
+        } else {
+            self.uncounted += 1;
+        }
+    }
+
+    pub(crate) fn entries(&self) -> &[Wrong] {
+        &self.entries
+    }
+
+    /// A leg turns out to have failed: what was held against it since `since` is taken back (case 7). Tells the sectors.
+    pub(crate) fn forgive(&mut self, leg: LegId, since: EventNo) -> Vec<(ArrayKey, SectorRange)> {
+        let mut forgiven = Vec::new();
+        self.entries.retain(|wrong| {
+            let keep = wrong.leg != leg || wrong.at <= since || wrong.check == Check::BufStable;
+            if !keep {
+                forgiven.push((wrong.key, wrong.array));
+            }
+            keep
+        });
+        forgiven
+    }
+}

@@ -1,0 +1,169 @@
+//! `legwatch check` and `legwatch report`: a recorded run, read again.
+
+use std::fs::File;
+use std::io::{BufReader, IsTerminal, Write};
+use std::path::Path;
+
+use crate::cli::{CheckArgs, ReportArgs, ReportFormat};
+use crate::failure::Failure;
+use crate::header::RunHeader;
+use crate::journal::{ReadError, Reader};
+use crate::judge::Judge;
+use crate::oracle::Verdict;
+use crate::report::json::Report;
+use crate::report::text::{self, Style};
+
+/// The journal's name in a run's folder.
+pub const JOURNAL: &str = "journal";
+
+/// Why a recorded run can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordedError {
+    /// No such folder, or no journal in it.
+    #[error("{path} is no run of legwatch: it has no {wanted}; name the folder that `legwatch run` printed", path = .path.display())]
+    NoRun {
+        /// As given.
+        path: std::path::PathBuf,
+        /// What is missing.
+        wanted: &'static str,
+    },
+    /// The journal can't be read.
+    #[error("the journal {} can't be read", .path.display())]
+    Journal {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: ReadError,
+    },
+    /// The file can't be read.
+    #[error("{} can't be read", .path.display())]
+    Io {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Runs the checker over a recorded run and prints its report.
+///
+/// # Errors
+/// [`Failure`], if there is no such run or its journal can't be read.
+pub fn check(args: &CheckArgs) -> Result<u8, Failure> {
+    let path = if args.run.is_dir() {
+        args.run.join(JOURNAL)
+    } else {
+        args.run.clone()
+    };
+    if !path.is_file() {
+        return Err(Failure::user(RecordedError::NoRun {
+            path: args.run.clone(),
+            wanted: "journal",
+        }));
+    }
+    let (header, verdict) = fold(&path, args.strict).map_err(Failure::user)?;
+    match args.format {
+        ReportFormat::Text => put(&text::render(&header, &verdict, style()))?,
+        ReportFormat::Json => put(&Report::new(&header, &verdict).render())?,
+    }
+    Ok(verdict.exit_code())
+}
+
+/// The checker over one journal, to its end or to its torn tail.
+///
+/// # Errors
+/// [`RecordedError`], if it is no journal.
+pub fn fold(path: &Path, strict: bool) -> Result<(RunHeader, Verdict), RecordedError> {
+    let io = |source| RecordedError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(io)?;
+    let mut reader = Reader::new(BufReader::with_capacity(1 << 20, file)).map_err(|source| {
+        RecordedError::Journal {
+            path: path.to_owned(),
+            source,
+        }
+    })?;
+    let header = reader.header().clone();
+    let was_strict = header
+        .options
+        .get("strict")
+        .and_then(serde_json::Value::as_bool)
+        .unwrap_or(false);
+    let mut judge = Judge::new(&header, strict || was_strict);
+    while let Some(event) = reader.next_event().map_err(io)? {
+        judge.apply(&event);
+    }
+    if let Some(tail) = reader.tail() {
+        eprintln!(
+            "legwatch: the journal is torn at byte {} ({}); {} bytes dropped, the last event is {}",
+            tail.at, tail.why, tail.dropped_bytes, tail.last
+        );
+    }
+    Ok((header, judge.finish()))
+}
+
+/// Prints the report that a run left in its folder.
+///
+/// # Errors
+/// [`Failure`], if there is none.
+pub fn report(args: &ReportArgs) -> Result<u8, Failure> {
+    let path = args.run.join("report.json");
+    if !path.is_file() {
+        return Err(Failure::user(RecordedError::NoRun {
+            path: args.run.clone(),
+            wanted: "report.json",
+        }));
+    }
+    print(&args.run, args.format)?;
+    let text = std::fs::read_to_string(&path).map_err(|source| {
+        Failure::user(RecordedError::Io {
+            path: path.clone(),
+            source,
+        })
+    })?;
+    let report: Report = serde_json::from_str(&text).map_err(|error| {
+        Failure::user(format!(
+            "{}: no report of legwatch: {error}",
+            path.display()
+        ))
+    })?;
+    Ok(report.exit_code)
+}
+
+/// Prints a run's report from its folder; on a terminal in colours.
+///
+/// # Errors
+/// [`Failure`], if it can't be read or printed.
+pub fn print(folder: &Path, format: ReportFormat) -> Result<(), Failure> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read_to_string(&path)
+            .map_err(|source| Failure::user(RecordedError::Io { path, source }))
+    };
+    match format {
+        ReportFormat::Json => put(&read("report.json")?),
+        ReportFormat::Text if style() == Style::Plain => put(&read("report.txt")?),
+        ReportFormat::Text => {
+            // Colours come from the same fold; the journal is the run.
+            let (header, verdict) = fold(&folder.join(JOURNAL), false).map_err(Failure::user)?;
+            put(&text::render(&header, &verdict, Style::Colour))
+        }
+    }
+}
+
+fn style() -> Style {
+    let wanted = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    if wanted { Style::Colour } else { Style::Plain }
+}
+
+/// A reader that went away (`| head`) is no fault.
+fn put(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::internal(error))
+        }
+        _ => Ok(()),
+    }
+}

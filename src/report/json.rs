@@ -1,0 +1,63 @@
+//! The report for programs. Its schema is `docs/report.schema.json`; a change that breaks readers raises [`VERSION`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::finding::Finding;
+use crate::header::RunHeader;
+use crate::oracle::{Coverage, Outcome, Verdict};
+
+/// The schema's version.
+pub const VERSION: u32 = 1;
+
+/// The whole report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`VERSION`].
+    pub version: u32,
+    /// How the run came out.
+    pub outcome: Outcome,
+    /// The exit code that goes with it: 0, 1 or 125.
+    pub exit_code: u8,
+    /// The run's number, as in its stamps.
+    pub run: u64,
+    /// Its seed.
+    pub seed: u64,
+    /// The findings, in the order of the sequence.
+    pub findings: Vec<Finding>,
+    /// Why it is inconclusive, or would be.
+    pub reasons: Vec<String>,
+    /// What was exercised and compared.
+    pub coverage: Coverage,
+    /// What a reader should know besides.
+    pub notes: Vec<String>,
+    /// The command line that runs it again; empty if there is none.
+    pub reproduce: String,
+    /// Where everything comes from.
+    pub provenance: serde_json::Value,
+}
+
+impl Report {
+    /// Puts a run's report together.
+    pub fn new(header: &RunHeader, verdict: &Verdict) -> Report {
+        Report {
+            version: VERSION,
+            outcome: verdict.outcome,
+            exit_code: verdict.exit_code(),
+            run: header.run,
+            seed: header.seed,
+            findings: verdict.findings.clone(),
+            reasons: verdict.reasons.clone(),
+            coverage: verdict.coverage.clone(),
+            notes: verdict.notes.clone(),
+            reproduce: header.reproduce.clone(),
+            provenance: header.provenance.clone(),
+        }
+    }
+
+    /// The report as indented JSON with a line break at its end.
+    pub fn render(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("a report is plain data");
+        text.push('\n');
+        text
+    }
+}

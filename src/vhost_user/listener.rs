@@ -1,0 +1,154 @@
+//! The thread that accepts a frontend, serves it until it goes, and accepts again.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use vhost::vhost_user::{BackendReqHandler, Error};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::handler::{Backend, Handler};
+use super::socket::Socket;
+use crate::event::FrontendChange;
+use crate::leg::lock;
+use crate::sequence::Sequence;
+
+/// Why a listener can't run.
+#[derive(Debug, thiserror::Error)]
+#[error("starting a listener")]
+pub struct ListenerError(#[from] io::Error);
+
+/// A leg's socket, being served. Connections come one after the other; a second frontend waits until the first has gone.
+#[derive(Debug)]
+pub struct Listener {
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Stop {
+    wished: AtomicBool,
+    fd: EventFd,
+    connection: Mutex<Option<UnixStream>>,
+}
+
+impl Listener {
+    /// Starts to accept.
+    ///
+    /// # Errors
+    /// [`ListenerError`], when the system has no descriptors or threads left.
+    pub fn start(
+        socket: Socket,
+        backend: Backend,
+        sequence: Sequence,
+    ) -> Result<Listener, ListenerError> {
+        let stop = Arc::new(Stop {
+            wished: AtomicBool::new(false),
+            fd: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
+            connection: Mutex::default(),
+        });
+        let thread = {
+            let stop = Arc::clone(&stop);
+            std::thread::Builder::new()
+                .name("vhost-user".into())
+                .spawn(move || accept(&socket, &backend, &sequence, &stop))?
+        };
+        Ok(Listener {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Ends the connection and the listening, and removes the socket's file.
+    pub fn stop(&mut self) {
+        self.stop.wished.store(true, Ordering::SeqCst);
+        let _never_full = self.stop.fd.write(1);
+        if let Some(connection) = &*lock(&self.stop.connection) {
+            // It may be gone by itself.
+            let _gone = connection.shutdown(Shutdown::Both);
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            // The panic was reported where it happened.
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Waits until `fd` can be read; `false` if it is time to stop.
+fn readable(fd: i32, stop: &Stop) -> bool {
+    let watch = |fd| libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let mut fds = [watch(stop.fd.as_raw_fd()), watch(fd)];
+    loop {
+        // SAFETY: `fds` is an array of two that outlives the call.
+        let ready = unsafe { libc::poll(fds.as_mut_ptr(), 2, -1) };
+        if stop.wished.load(Ordering::SeqCst) {
+            return false;
+        }
+        if ready > 0 {
+            return true;
+        }
+    }
+}
+
+fn accept(socket: &Socket, backend: &Backend, sequence: &Sequence, stop: &Stop) {
+    while readable(socket.listener().as_raw_fd(), stop) {
+        let Ok((stream, _)) = socket.listener().accept() else {
+            // Gone again, or no descriptors: the poll above waits for the next.
+            continue;
+        };
+        if stream.set_nonblocking(false).is_err() {
+            continue;
+        }
+        *lock(&stop.connection) = stream.try_clone().ok();
+        serve(stream, backend, sequence, stop);
+        *lock(&stop.connection) = None;
+    }
+}
+
+/// One connection, to its end.
+fn serve(stream: UnixStream, backend: &Backend, sequence: &Sequence, stop: &Stop) {
+    let mut handler = Handler::new(backend.clone(), sequence.tap());
+    handler.record(FrontendChange::Connected);
+    let handler = Arc::new(Mutex::new(handler));
+    let mut requests = BackendReqHandler::from_stream(stream, Arc::clone(&handler));
+    let why = loop {
+        if !readable(requests.as_raw_fd(), stop) {
+            break None;
+        }
+        match requests.handle_request() {
+            Ok(()) => {}
+            Err(Error::Disconnected) => break None,
+            Err(Error::SocketBroken(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                break None;
+            }
+            Err(error) => {
+                let trouble = lock(&handler).take_trouble();
+                let text = error.to_string();
+                break Some(trouble.map_or(text.clone(), |why| format!("{text}: {why}")));
+            }
+        }
+    };
+    let why = if stop.wished.load(Ordering::SeqCst) {
+        None
+    } else {
+        why
+    };
+    // First the end of everything that is served, then the end of the connection: who sees that knows that memory is left alone.
+    lock(&handler).end(why);
+    drop(requests);
+}

@@ -1,0 +1,176 @@
+//! Descriptor chains (virtio 1.2, 2.7.4 and 2.7.5): from a head to the readable and the writable bytes, with every bound kept.
+
+use std::sync::Arc;
+
+use super::buffer::GuestBuffer;
+use super::defs::{CHAIN_DESCRIPTORS_MAX, DESC_BYTES, DESC_INDIRECT, DESC_NEXT, DESC_WRITE};
+use super::memory::{Memory, Piece};
+use super::split::SplitRing;
+
+/// What is wrong with a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChainFault {
+    /// More descriptors than any driver makes: a loop.
+    #[error("a chain of more than {CHAIN_DESCRIPTORS_MAX} descriptors")]
+    TooLong,
+    /// The next descriptor is past the table's end.
+    #[error("descriptor {0} is past its table's end")]
+    Index(u16),
+    /// An indirect descriptor within an indirect table, or one that goes on (2.7.5.3.1).
+    #[error("an indirect descriptor where there can be none")]
+    Nested,
+    /// An indirect table that is empty, no multiple of 16 bytes, or not in the memory.
+    #[error("an indirect table of {bytes} bytes at {gpa:#x}")]
+    Table {
+        /// Guest-physical address.
+        gpa: u64,
+        /// Bytes.
+        bytes: u32,
+    },
+    /// A buffer that is not in the memory.
+    #[error("a buffer of {bytes} bytes at {gpa:#x}, outside the shared memory")]
+    Outside {
+        /// Guest-physical address.
+        gpa: u64,
+        /// Bytes.
+        bytes: u32,
+    },
+    /// Readable bytes behind writable ones (2.7.4.2).
+    #[error("a readable descriptor behind a writable one")]
+    Order,
+}
+
+/// What a chain holds.
+#[derive(Debug, Default)]
+pub struct Chain {
+    /// What the driver says to the device.
+    pub readable: GuestBuffer,
+    /// Where the device answers.
+    pub writable: GuestBuffer,
+    /// The first thing wrong with the chain. Then neither buffer is whole.
+    pub fault: Option<ChainFault>,
+    /// The last writable byte: where the status goes. There even in a faulty chain, if it can be found.
+    pub last_writable: Option<Piece>,
+}
+
+#[derive(Clone, Copy)]
+enum Table {
+    Ring,
+    Indirect { gpa: u64, entries: u16 },
+}
+
+struct Descriptor {
+    gpa: u64,
+    bytes: u32,
+    flags: u16,
+    next: u16,
+}
+
+impl Descriptor {
+    fn read(ring: &SplitRing, memory: &Memory, table: Table, at: u16) -> Option<Descriptor> {
+        let raw = match table {
+            Table::Ring => ring.descriptor(at)?,
+            Table::Indirect { gpa, entries } => {
+                let mut raw = [0; 16];
+                let gpa = gpa.checked_add(u64::from(at).checked_mul(DESC_BYTES)?)?;
+                (at < entries && memory.read(gpa, &mut raw)).then_some(raw)?
+            }
+        };
+        let [
+            a0,
+            a1,
+            a2,
+            a3,
+            a4,
+            a5,
+            a6,
+            a7,
+            l0,
+            l1,
+            l2,
+            l3,
+            f0,
+            f1,
+            n0,
+            n1,
+        ] = raw;
+        Some(Descriptor {
+            gpa: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+            bytes: u32::from_le_bytes([l0, l1, l2, l3]),
+            flags: u16::from_le_bytes([f0, f1]),
+            next: u16::from_le_bytes([n0, n1]),
+        })
+    }
+}
+
+/// Follows the chain that begins at `head`. Ends after [`CHAIN_DESCRIPTORS_MAX`] descriptors at the latest.
+pub fn walk(ring: &SplitRing, head: u16) -> Chain {
+    let memory: &Arc<Memory> = ring.memory();
+    let mut chain = Chain::default();
+    let mut status = None;
+    let mut table = Table::Ring;
+    let mut at = head;
+    let mut count = 0u32;
+    loop {
+        if count >= CHAIN_DESCRIPTORS_MAX {
+            chain.fault = Some(ChainFault::TooLong);
+            // What was seen last is not the end.
+            status = None;
+            break;
+        }
+        count = count.saturating_add(1);
+        let Some(descriptor) = Descriptor::read(ring, memory, table, at) else {
+            chain.fault = chain.fault.or(Some(ChainFault::Index(at)));
+            break;
+        };
+        let Descriptor {
+            gpa, bytes, flags, ..
+        } = descriptor;
+        if flags & DESC_INDIRECT != 0 {
+            let nested = matches!(table, Table::Indirect { .. }) || flags & DESC_NEXT != 0;
+            if nested {
+                chain.fault = chain.fault.or(Some(ChainFault::Nested));
+                break;
+            }
+            let entries = u16::try_from(u64::from(bytes).checked_div(DESC_BYTES).unwrap_or(0));
+            match entries {
+                Ok(entries) if entries > 0 && bytes.is_multiple_of(16) => {
+                    table = Table::Indirect { gpa, entries };
+                    at = 0;
+                    continue;
+                }
+                Ok(_) | Err(_) => {
+                    chain.fault = chain.fault.or(Some(ChainFault::Table { gpa, bytes }));
+                    break;
+                }
+            }
+        }
+        if flags & DESC_WRITE != 0 {
+            if bytes > 0 {
+                status = gpa.checked_add(u64::from(bytes).saturating_sub(1));
+            }
+            if !memory.pieces(gpa, bytes, |piece| chain.writable.push(piece)) {
+                chain.fault = chain.fault.or(Some(ChainFault::Outside { gpa, bytes }));
+            }
+        } else {
+            if !chain.writable.is_empty() && bytes > 0 {
+                chain.fault = chain.fault.or(Some(ChainFault::Order));
+            }
+            if !memory.pieces(gpa, bytes, |piece| chain.readable.push(piece)) {
+                chain.fault = chain.fault.or(Some(ChainFault::Outside { gpa, bytes }));
+            }
+        }
+        if flags & DESC_NEXT == 0 {
+            break;
+        }
+        at = descriptor.next;
+    }
+    if chain.fault.is_some() {
+        if let Some(gpa) = status {
+            memory.pieces(gpa, 1, |piece| chain.last_writable = Some(piece));
+        }
+    } else {
+        chain.last_writable = chain.writable.split_last_byte();
+    }
+    chain
+}

@@ -1,0 +1,33 @@
+//! virtio-blk as bytes: guest memory, rings, descriptor chains, request headers, the config space. No I/O, no legs' state.
+//!
+//! | file | job |
+//! | --- | --- |
+//! | `defs` | the specification's numbers |
+//! | `memory` | the guest's memory as the frontend shares it, and addresses into it |
+//! | `buffer` | a request's data in guest memory: copies, comparison, digests |
+//! | `split` | split rings: avail and used entries, notification |
+//! | `chain` | descriptor chains, indirect tables, their bounds |
+//! | `request` | a chain to a [`Request`] and a [`Pending`] |
+//! | `space` | feature bits and the config space |
+//!
+//! Everything a guest can write is hostile: no value from guest memory indexes, adds or loops without a bound.
+#![warn(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+pub mod buffer;
+pub mod chain;
+pub mod defs;
+pub mod memory;
+pub mod request;
+pub mod space;
+pub mod split;
+
+pub use buffer::GuestBuffer;
+pub use memory::{Memory, MemoryError, Piece, Region};
+pub use request::{Limits, Malformed, Pending, Request, Used, parse};
+pub use split::{RingAddresses, RingFault, SplitRing};
