@@ -200,14 +200,10 @@ fn probe(qemu: &Qemu, kernel: &Path) -> Result<(Result<(), String>, bool), QemuE
     .to_vec();
     arguments.push(kernel.into());
     let (sender, lines) = mpsc::channel();
-    let launch = guest::Launch {
-        qemu: qemu.clone(),
-        arguments,
-    };
     let on_line = move |line| {
         let _ = sender.send(line);
     };
-    let mut guest = guest::spawn(&launch, on_line, |_| {})?;
+    let mut guest = guest::spawn(qemu, &arguments, on_line)?;
     let start = clock::now();
     let mut heard = false;
     let why = loop {

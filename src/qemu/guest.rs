@@ -82,13 +82,32 @@ impl Killer {
     }
 }
 
+/// [`launch`] for a caller that asks for the end itself, with [`Guest::wait`].
+///
+/// # Errors
+/// QEMU can't be started.
+pub fn spawn(
+    qemu: &Qemu,
+    arguments: &[OsString],
+    on_line: impl FnMut(ConsoleLine) + Send + 'static,
+) -> Result<Guest, QemuError> {
+    launch(
+        &Launch {
+            qemu: qemu.clone(),
+            arguments: arguments.to_vec(),
+        },
+        on_line,
+        |_| {},
+    )
+}
+
 /// Starts QEMU. Each line of its console and of its standard error goes to `on_line`, in order of arrival; after the last one, its end
 /// goes to `on_exit`. Both are called on threads of ours. A callback that blocks stops the guest's console, and so the guest; one that
 /// blocks for good makes [`Guest::kill`] wait for good, so hand lines on through a channel that does not fill up.
 ///
 /// # Errors
 /// QEMU can't be started.
-pub fn spawn(
+pub fn launch(
     launch: &Launch,
     on_line: impl FnMut(ConsoleLine) + Send + 'static,
     on_exit: impl FnOnce(Exit) + Send + 'static,
@@ -323,7 +342,7 @@ mod tests {
         let on_line = move |line| {
             let _ = sender.send(line);
         };
-        let guest = spawn(&launch, on_line, |_| {});
+        let guest = super::launch(&launch, on_line, |_| {});
         (guest.unwrap(), lines)
     }
 
@@ -369,7 +388,7 @@ mod tests {
         };
         let on_line = move |line: ConsoleLine| sender.send(line.text).unwrap_or_default();
         let on_exit = move |exit: Exit| also.send(format!("{:?}", exit.code)).unwrap_or_default();
-        let _guest = spawn(&launch, on_line, on_exit).unwrap();
+        let _guest = super::launch(&launch, on_line, on_exit).unwrap();
         assert_eq!(told.iter().take(2).collect::<Vec<_>>(), ["a", "Some(1)"]);
     }
 
@@ -379,16 +398,7 @@ mod tests {
             path: "/nonexistent/qemu".into(),
             version: "0".into(),
         };
-        let error = spawn(
-            &Launch {
-                qemu,
-                arguments: Vec::new(),
-            },
-            |_| {},
-            |_| {},
-        )
-        .unwrap_err()
-        .to_string();
+        let error = spawn(&qemu, &[], |_| {}).unwrap_err().to_string();
         assert!(
             error.contains("/nonexistent/qemu can't be started"),
             "{error}"
