@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::mirror::mirrors;
 use super::pins::PinnedPackage;
 use super::{KernelError, debian_version, io_error};
 use crate::cache::Cache;
@@ -92,7 +93,17 @@ impl<'a> Archive<'a> {
 
     /// Reads the suites' package lists again. A suite that is gone is left out; all gone is an error.
     pub(super) fn refresh(&self) -> Result<(), KernelError> {
+        let version = || {
+            fs::metadata(self.index_path())
+                .and_then(|metadata| metadata.modified())
+                .ok()
+        };
+        let before = version();
         let _lock = self.cache.lock("apt")?;
+        if version() != before {
+            // Somebody else did it while we waited.
+            return Ok(());
+        }
         self.configure()?;
         // apt-get fails when one suite of many is gone; what counts is what it got.
         let update = self
@@ -268,15 +279,17 @@ impl<'a> Archive<'a> {
         }
         let path = |name: &str| root.join(name).display().to_string();
         config.push_str(&format!(
-            "Dir::Etc::SourceList \"{}\";\nDir::Etc::SourceParts \"{}\";\nDir::State::Lists \"{}\";\nDir::Cache \"{}\";\n\
+            "Dir::Etc::Main \"/dev/null\";\nDir::Etc::Parts \"{}\";\nDir::Etc::SourceList \"{}\";\nDir::Etc::SourceParts \"{}\";\nDir::State::Lists \"{}\";\nDir::Cache \"{}\";\n\
              Dir::Cache::Archives \"{}\";\nDir::Cache::pkgcache \"\";\nDir::Cache::srcpkgcache \"\";\n\
              Acquire::Languages \"none\";\nAcquire::Retries \"3\";\nAPT::Architecture \"amd64\";\nAPT::Sandbox::User \"root\";\n",
+            path("empty"),
             path("sources.list"),
             path("empty"),
             path("lists"),
             root.display(),
             path("archives"),
         ));
+        // apt reads this file first, and from it where the further ones are: nowhere, else the host's would come after and win.
         for (name, text) in [("sources.list", sources), ("apt.conf", config)] {
             let file = root.join(name);
             fs::File::create(&file)
@@ -292,86 +305,10 @@ impl<'a> Archive<'a> {
         command
             .env("APT_CONFIG", root.join("apt.conf"))
             .env("LC_ALL", "C")
-            // The host's configuration files would come after ours and win.
-            .arg(format!(
-                "-oDir::Etc::Parts={}",
-                root.join("empty").display()
-            ))
-            .arg("-oDir::Etc::Main=/dev/null")
             .args(arguments)
             .stdin(Stdio::null());
         Ok(command)
     }
-}
-
-/// The main and the security archive: `$LEGWATCH_MIRROR`, else what the host's own apt sources name.
-fn mirrors() -> Result<(String, String), KernelError> {
-    if let Some(mirror) = std::env::var("LEGWATCH_MIRROR")
-        .ok()
-        .filter(|mirror| !mirror.is_empty())
-    {
-        return if mirror.contains(char::is_whitespace) || !mirror.contains(":/") {
-            Err(KernelError::BadMirror { mirror })
-        } else {
-            let main = mirror.trim_end_matches('/').to_owned();
-            let security = security_of(&main);
-            Ok((main, security))
-        };
-    }
-    let output = Command::new("apt-get")
-        .args([
-            "indextargets",
-            "--format",
-            "$(RELEASE) $(COMPONENT) $(REPO_URI)",
-            "Created-By: Packages",
-        ])
-        .env("LC_ALL", "C")
-        .stderr(Stdio::null())
-        .output()
-        .map_err(tool_error("apt-get"))?;
-    choose_mirrors(&String::from_utf8_lossy(&output.stdout)).ok_or(KernelError::NoMirror)
-}
-
-/// The archives among lines of release, component and address.
-fn choose_mirrors(targets: &str) -> Option<(String, String)> {
-    let known = [
-        "bullseye",
-        "bookworm",
-        "trixie",
-        "forky",
-        "sid",
-        "oldoldstable",
-        "oldstable",
-        "stable",
-        "testing",
-        "unstable",
-    ];
-    let (mut main, mut security) = (None, None);
-    for line in targets.lines() {
-        let mut words = line.split_whitespace();
-        let (Some(release), Some("main"), Some(uri)) = (words.next(), words.next(), words.next())
-        else {
-            continue;
-        };
-        let (suite, kind) = release.split_once(['-', '/']).unwrap_or((release, ""));
-        if !known.contains(&suite) {
-            continue;
-        }
-        let uri = uri.trim_end_matches('/').to_owned();
-        match kind {
-            "" | "updates" | "backports" => main = main.or(Some(uri)),
-            "security" => security = security.or(Some(uri)),
-            _ => {}
-        }
-    }
-    let main = main?;
-    let security = security.unwrap_or_else(|| security_of(&main));
-    Some((main, security))
-}
-
-/// Where a mirror keeps the security archive, by custom.
-fn security_of(main: &str) -> String {
-    format!("{}-security", main.trim_end_matches('/'))
 }
 
 /// The kernel packages in apt's own stanzas, each once, sorted.
@@ -481,6 +418,11 @@ fn candidates(packages: &[PinnedPackage]) -> Vec<Candidate> {
 }
 
 impl Candidate {
+    /// The upstream version, as `debian:VERSION` takes it: `6.16.3`.
+    pub fn upstream(&self) -> &str {
+        debian_version::upstream(&self.version)
+    }
+
     /// Whether the user's `version` means this kernel: a series, an upstream version, or the package version.
     pub fn is(&self, version: &str) -> bool {
         let upstream = debian_version::upstream(&self.version);
@@ -592,24 +534,6 @@ mod tests {
         assert_eq!(found[2].packages.len(), 4);
         assert!(found[1].is("6.1") && found[1].is("6.1.192") && found[1].is("6.1.192-2"));
         assert!(!found[1].is("6.1.19") && !found[1].is("6.10"));
-    }
-
-    #[test]
-    fn the_mirror_is_the_hosts_own() {
-        let main = "http://mirror.example/debian";
-        let targets = format!(
-            "noble main http://ubuntu.example/\nbookworm contrib x:/y\nbookworm-updates main {main}/\n"
-        );
-        assert_eq!(
-            choose_mirrors(&targets),
-            Some((main.into(), "http://mirror.example/debian-security".into()))
-        );
-        let targets = format!("{targets}bookworm-security main http://s.example/sec/\n");
-        assert_eq!(
-            choose_mirrors(&targets),
-            Some((main.into(), "http://s.example/sec".into()))
-        );
-        assert_eq!(choose_mirrors("noble main http://ubuntu.example/\n"), None);
     }
 
     #[test]

@@ -7,7 +7,10 @@
 
 mod archive;
 mod debian_version;
+mod fetched;
 mod image;
+mod local;
+mod mirror;
 pub mod modules;
 pub mod needs;
 pub mod pins;
@@ -18,19 +21,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde::{Deserialize, Serialize};
-
 pub use archive::Candidate;
+pub use fetched::list_cached;
 pub use needs::Need;
 pub use spec::{Spec, SpecError};
 
 use crate::cache::{Cache, CacheError};
 use archive::{Archive, first_error, tool_error};
+use fetched::fetched;
+use local::{bzimage, host, tree};
 use modules::Modules;
 use pins::{Pin, PinnedPackage};
-
-/// Raised when what is kept for a kernel changes, so that old caches are built again.
-const LAYOUT: u32 = 1;
 
 /// A kernel that can be booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -309,140 +310,6 @@ fn debian(spec: &str, version: &str, cache: &Cache) -> Result<Kernel, KernelErro
     }
 }
 
-/// What is kept beside a fetched kernel.
-#[derive(Debug, Serialize, Deserialize)]
-struct Kept {
-    release: String,
-    packages: Vec<PinnedPackage>,
-}
-
-/// The kernel from the cache, or from the archive into the cache.
-fn fetched(spec: &str, candidate: &Candidate, cache: &Cache) -> Result<Kernel, KernelError> {
-    let name = format!("kernels/{}_{}.{LAYOUT}", candidate.abi, candidate.version);
-    let dir = cache.path(&name);
-    if !dir.exists() {
-        let _lock = cache.lock(&format!("kernel-{}_{}", candidate.abi, candidate.version))?;
-        // Somebody else may have been at it while we waited for the lock.
-        if !dir.exists() {
-            let scratch = cache.scratch()?;
-            let files = Archive::new(cache).download(spec, &candidate.packages, scratch.path())?;
-            let unpacked = scratch.path().join("unpacked");
-            for file in &files {
-                run(
-                    Command::new("dpkg-deb").arg("-x").arg(file).arg(&unpacked),
-                    "dpkg-deb",
-                    &format!("unpacking {}", file.display()),
-                )?;
-            }
-            let ready = scratch.path().join("ready");
-            arrange(spec, &unpacked, &ready, &candidate.packages)?;
-            cache.publish(&ready, &name)?;
-        }
-    }
-    let path = dir.join("kernel.json");
-    let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
-    let kept: Kept =
-        serde_json::from_str(&text).map_err(|error| io_error("read", &path)(error.into()))?;
-    for (pinned, kept) in candidate.packages.iter().zip(&kept.packages) {
-        if pinned.sha256 != kept.sha256 {
-            return Err(KernelError::Sha256 {
-                spec: spec.into(),
-                package: pinned.name.clone(),
-                expected: pinned.sha256.clone(),
-                found: kept.sha256.clone(),
-            });
-        }
-    }
-    let optional = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
-    Ok(Kernel {
-        spec: spec.into(),
-        modules: optional(&format!("lib/modules/{}", kept.release)),
-        release: kept.release,
-        image: dir.join("vmlinuz"),
-        vmlinux: optional("vmlinux"),
-        config: optional("config"),
-        packages: kept.packages,
-    })
-}
-
-/// Moves an unpacked package, of whatever layout, to the one layout of the cache.
-fn arrange(
-    spec: &str,
-    unpacked: &Path,
-    ready: &Path,
-    packages: &[PinnedPackage],
-) -> Result<(), KernelError> {
-    fs::create_dir_all(ready.join("lib/modules")).map_err(io_error("make", ready))?;
-    let folders = [
-        unpacked.join("usr/lib/modules"),
-        unpacked.join("lib/modules"),
-    ];
-    let releases: Vec<PathBuf> = folders
-        .iter()
-        .flat_map(fs::read_dir)
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    let lost = || KernelError::NoImage {
-        spec: spec.into(),
-        path: unpacked.to_owned(),
-    };
-    let named = |dir: &Path, prefix: &str| -> Option<PathBuf> {
-        let entries = fs::read_dir(dir).ok()?;
-        entries.flatten().map(|entry| entry.path()).find(|path| {
-            path.file_name().is_some_and(|name| {
-                let name = name.to_string_lossy();
-                name == prefix
-                    || name
-                        .strip_prefix(prefix)
-                        .is_some_and(|rest| rest.starts_with('-'))
-            })
-        })
-    };
-    let places: Vec<PathBuf> = std::iter::once(unpacked.join("boot"))
-        .chain(releases.iter().cloned())
-        .collect();
-    let find = |prefix: &str| places.iter().find_map(|dir| named(dir, prefix));
-
-    let image = find("vmlinuz").ok_or_else(lost)?;
-    let bytes = fs::read(&image).map_err(io_error("read", &image))?;
-    let release = image::release(&bytes).ok_or_else(lost)?;
-    if let Some(elf) = image::extract_pvh(&bytes, ready) {
-        let path = ready.join("vmlinux");
-        fs::write(&path, elf).map_err(io_error("write", &path))?;
-    }
-    let take = |from: &Path, to: PathBuf| fs::rename(from, &to).map_err(io_error("move", from));
-    take(&image, ready.join("vmlinuz"))?;
-    if let Some(config) = find("config") {
-        take(&config, ready.join("config"))?;
-    }
-    if let Some(dir) = releases.iter().find(|dir| dir.join("kernel").exists()) {
-        take(dir, ready.join("lib/modules").join(&release))?;
-        // Parts of the same release that another package brought.
-        for other in releases.iter().filter(|other| *other != dir) {
-            for entry in fs::read_dir(other).into_iter().flatten().flatten() {
-                let target = ready
-                    .join("lib/modules")
-                    .join(&release)
-                    .join(entry.file_name());
-                if !target.exists() {
-                    take(&entry.path(), target)?;
-                }
-            }
-        }
-        depmod(ready, &release)?;
-    }
-    let path = ready.join("kernel.json");
-    let kept = Kept {
-        release,
-        packages: packages.to_vec(),
-    };
-    let text = serde_json::to_string_pretty(&kept)
-        .map_err(|error| io_error("write", &path)(error.into()))?;
-    fs::write(&path, text).map_err(io_error("write", &path))
-}
-
 /// Writes `modules.dep` and its siblings below `root/lib/modules/release`.
 fn depmod(root: &Path, release: &str) -> Result<(), KernelError> {
     // Neither depmod nor mdadm need be on a plain user's PATH.
@@ -487,182 +354,6 @@ fn run(command: &mut Command, tool: &'static str, doing: &str) -> Result<(), Ker
         doing: doing.into(),
         said,
     })
-}
-
-fn host(spec: &str, cache: &Cache) -> Result<Kernel, KernelError> {
-    let release = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    let modules = ["/lib/modules", "/usr/lib/modules"]
-        .map(|dir| Path::new(dir).join(&release))
-        .into_iter()
-        .find(|dir| dir.is_dir());
-    let boot = PathBuf::from(format!("/boot/vmlinuz-{release}"));
-    let image = modules
-        .iter()
-        .map(|dir| dir.join("vmlinuz"))
-        .find(|path| path.exists());
-    let image = if boot.exists() {
-        boot
-    } else {
-        image.ok_or(KernelError::NotThere {
-            spec: spec.into(),
-            path: boot,
-        })?
-    };
-    let config =
-        Some(PathBuf::from(format!("/boot/config-{release}"))).filter(|path| path.exists());
-    bzimage(spec, &image, modules.as_deref(), config, cache)
-}
-
-fn tree(spec: &str, path: &Path, cache: &Cache) -> Result<Kernel, KernelError> {
-    let path = &fs::canonicalize(path).map_err(io_error("open", path))?;
-    let image = path.join("arch/x86/boot/bzImage");
-    for (file, missing) in [
-        (path.join("Kbuild"), "Kbuild"),
-        (image.clone(), "arch/x86/boot/bzImage"),
-    ] {
-        if !file.exists() {
-            return Err(KernelError::NoTree {
-                spec: spec.into(),
-                path: path.clone(),
-                missing,
-            });
-        }
-    }
-    let config = Some(path.join(".config")).filter(|path| path.exists());
-    // A tree keeps its modules where they were built, and lists them here.
-    let modules = path
-        .join("modules.order")
-        .exists()
-        .then_some(path.as_path());
-    bzimage(spec, &image, modules, config, cache)
-}
-
-/// A kernel from its parts. `modules` is a folder with `modules.dep`, or any folder with modules below it.
-fn bzimage(
-    spec: &str,
-    image: &Path,
-    modules: Option<&Path>,
-    config: Option<PathBuf>,
-    cache: &Cache,
-) -> Result<Kernel, KernelError> {
-    let no_image = || KernelError::NoImage {
-        spec: spec.into(),
-        path: image.to_owned(),
-    };
-    if image.is_dir() {
-        return Err(no_image());
-    }
-    let bytes = fs::read(image).map_err(io_error("read", image))?;
-    let release = image::release(&bytes).ok_or_else(no_image)?;
-    let image = fs::canonicalize(image).map_err(io_error("open", image))?;
-    let vmlinux = format!("images/{:08x}-{}", crc32fast::hash(&bytes), bytes.len());
-    if !cache.path(&vmlinux).exists() {
-        let scratch = cache.scratch()?;
-        if let Some(elf) = image::extract_pvh(&bytes, scratch.path()) {
-            let path = scratch.path().join("vmlinux");
-            fs::write(&path, elf).map_err(io_error("write", &path))?;
-            cache.publish(&path, &vmlinux)?;
-        }
-    }
-    let vmlinux = Some(cache.path(&vmlinux)).filter(|path| path.exists());
-    let modules = match modules {
-        None => None,
-        Some(dir) => Some(listed(spec, dir, &release, cache)?),
-    };
-    Ok(Kernel {
-        spec: spec.into(),
-        release,
-        image,
-        vmlinux,
-        modules,
-        config,
-        packages: Vec::new(),
-    })
-}
-
-/// The folder of modules with `modules.dep`: `dir` itself, or one in the cache with links to the modules below `dir`.
-fn listed(spec: &str, dir: &Path, release: &str, cache: &Cache) -> Result<PathBuf, KernelError> {
-    let installed = ["lib/modules", "usr/lib/modules"].map(|below| dir.join(below).join(release));
-    let dir = installed
-        .iter()
-        .find(|dir| dir.is_dir())
-        .map_or(dir, |dir| dir.as_path());
-    let dir = &fs::canonicalize(dir).map_err(io_error("open", dir))?;
-    if dir.join("modules.dep").exists() {
-        return Ok(dir.clone());
-    }
-    // A tree's list names objects; only what was built is there. Without a tree, everything below is meant.
-    let files: Vec<PathBuf> = if dir.join("Kbuild").exists() {
-        let order = fs::read_to_string(dir.join("modules.order")).unwrap_or_default();
-        order
-            .lines()
-            .map(|line| PathBuf::from(line).with_extension("ko"))
-            .filter(|path| dir.join(path).exists())
-            .collect()
-    } else {
-        modules::find(dir).map_err(io_error("read", dir))?
-    };
-    if files.is_empty() && !dir.join("modules.builtin").exists() {
-        return Err(KernelError::NoModules {
-            spec: spec.into(),
-            path: dir.clone(),
-            release: release.into(),
-        });
-    }
-    // Which modules, how large and how new: when it changes, the list is made again.
-    let mut identity = crc32fast::Hasher::new();
-    identity.update(dir.as_os_str().as_encoded_bytes());
-    for file in &files {
-        let metadata = fs::metadata(dir.join(file)).map_err(io_error("read", dir))?;
-        let modified = metadata
-            .modified()
-            .ok()
-            .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
-            .unwrap_or_default();
-        identity.update(
-            format!(
-                "{}\0{}\0{}\0",
-                file.display(),
-                metadata.len(),
-                modified.as_nanos()
-            )
-            .as_bytes(),
-        );
-    }
-    let name = format!(
-        "trees/{release}-{:08x}-{}",
-        identity.finalize(),
-        files.len()
-    );
-    let below = format!("lib/modules/{release}");
-    if !cache.path(&name).exists() {
-        let scratch = cache.scratch()?;
-        let ready = scratch.path().join("ready");
-        let target = ready.join(&below);
-        for file in &files {
-            let link = target.join("kernel").join(file);
-            fs::create_dir_all(link.parent().unwrap_or(&target))
-                .map_err(io_error("make", &target))?;
-            std::os::unix::fs::symlink(dir.join(file), &link).map_err(io_error("make", &link))?;
-        }
-        fs::create_dir_all(&target).map_err(io_error("make", &target))?;
-        for list in [
-            "modules.order",
-            "modules.builtin",
-            "modules.builtin.modinfo",
-        ] {
-            if dir.join(list).exists() {
-                fs::copy(dir.join(list), target.join(list))
-                    .map_err(io_error("copy", &dir.join(list)))?;
-            }
-        }
-        depmod(&ready, release)?;
-        cache.publish(&ready, &name)?;
-    }
-    Ok(cache.path(&name).join(below))
 }
 
 #[cfg(test)]
@@ -713,15 +404,5 @@ mod tests {
         assert!(text(&absent.display().to_string()).contains("is no x86-64 bzImage"));
         assert!(text("pinned:1.0").contains("there are 6.1, "));
         assert!(text("debian:x").contains("is no Debian kernel version"));
-    }
-
-    #[test]
-    fn a_tree_is_listed_through_links() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(&dir.path().join("cache")).unwrap();
-        let tree = dir.path().join("tree");
-        fs::create_dir_all(&tree).unwrap();
-        let error = listed("k", &tree, "7.0", &cache).unwrap_err().to_string();
-        assert!(error.contains("holds no modules of 7.0"), "{error}");
     }
 }

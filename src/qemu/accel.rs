@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -91,7 +91,7 @@ impl Accel {
                 note: None,
             });
         }
-        match (probe_kept(qemu, kernel, cache)?, choice) {
+        match (probe_kept(choice, qemu, kernel, cache)?, choice) {
             (Ok(()), _) => Ok(Chosen {
                 accel: Accel::Kvm,
                 note: None,
@@ -108,44 +108,72 @@ impl Accel {
 }
 
 /// The probe's answer: from the cache when host, QEMU and kernel are those it was found for.
-fn probe_kept(qemu: &Qemu, kernel: &Path, cache: &Cache) -> Result<Result<(), String>, QemuError> {
+///
+/// Where KVM ran not even a kernel's first lines, no other kernel is tried: that is the machine's fault. A user who asks for KVM gets
+/// a new try.
+fn probe_kept(
+    choice: AccelChoice,
+    qemu: &Qemu,
+    kernel: &Path,
+    cache: &Cache,
+) -> Result<Result<(), String>, QemuError> {
     if let Err(error) = fs::File::options().read(true).write(true).open("/dev/kvm") {
         return Ok(Err(format!("/dev/kvm can't be opened: {error}")));
     }
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let key = format!(
-        "{} {} {} {}\n",
-        boot.trim(),
-        qemu.path.display(),
-        qemu.version,
-        kernel.display()
-    );
-    let path = cache.path(format!("kvm-probe-{:08x}", crc32fast::hash(key.as_bytes())));
-    if let Ok(text) = fs::read_to_string(&path)
-        && let Some(answer) = text.strip_prefix(&key)
-    {
-        return Ok(match answer.strip_suffix('\n').unwrap_or(answer) {
-            "works" => Ok(()),
-            why => Err(why.to_owned()),
-        });
+    let machine = format!("{} {} {}", boot.trim(), qemu.path.display(), qemu.version);
+    let this = Kept::new(cache, &format!("{machine} {}\n", kernel.display()));
+    let any = Kept::new(cache, &format!("{machine} any kernel\n"));
+    match this.read().or_else(|| any.read()).as_deref() {
+        Some("works") => return Ok(Ok(())),
+        Some(why) if choice != AccelChoice::Kvm => return Ok(Err(why.to_owned())),
+        _ => {}
     }
-    let answer = probe(qemu, kernel)?;
-    let text = format!(
-        "{key}{}\n",
-        answer.as_ref().map_or_else(String::as_str, |()| "works")
-    );
-    // Kept whole or not at all; not keeping it only costs time.
-    if let Ok(scratch) = cache.scratch() {
-        let file = scratch.path().join("probe");
-        if fs::write(&file, text).is_ok() {
-            let _ = fs::rename(&file, &path);
-        }
+    let (answer, deaf) = probe(qemu, kernel)?;
+    let text = answer.as_ref().map_or_else(String::as_str, |()| "works");
+    if deaf {
+        any.write(cache, text)
+    } else {
+        this.write(cache, text)
     }
     Ok(answer)
 }
 
-/// Boots `kernel` under KVM; says why when it does not get to its end.
-fn probe(qemu: &Qemu, kernel: &Path) -> Result<Result<(), String>, QemuError> {
+/// One answer in the cache.
+struct Kept {
+    key: String,
+    path: PathBuf,
+}
+
+impl Kept {
+    fn new(cache: &Cache, key: &str) -> Kept {
+        Kept {
+            key: key.to_owned(),
+            path: cache.path(format!("kvm-probe/{:08x}", crc32fast::hash(key.as_bytes()))),
+        }
+    }
+
+    fn read(&self) -> Option<String> {
+        let text = fs::read_to_string(&self.path).ok()?;
+        text.strip_prefix(&self.key)
+            .map(|answer| answer.trim_end().to_owned())
+    }
+
+    /// Whole or not at all; not keeping it only costs time.
+    fn write(&self, cache: &Cache, answer: &str) {
+        let Ok(scratch) = cache.scratch() else { return };
+        let file = scratch.path().join("probe");
+        let parent = self.path.parent().map(fs::create_dir_all);
+        if parent.is_some_and(|made| made.is_ok())
+            && fs::write(&file, format!("{}{answer}\n", self.key)).is_ok()
+        {
+            let _ = fs::rename(&file, &self.path);
+        }
+    }
+}
+
+/// Boots `kernel` under KVM; says why when it does not get to its end, and whether it never said anything.
+fn probe(qemu: &Qemu, kernel: &Path) -> Result<(Result<(), String>, bool), QemuError> {
     let mut arguments: Vec<OsString> = [
         "-machine",
         "pc,usb=off,vmport=off,hpet=off,smm=off",
@@ -172,46 +200,43 @@ fn probe(qemu: &Qemu, kernel: &Path) -> Result<Result<(), String>, QemuError> {
     .to_vec();
     arguments.push(kernel.into());
     let (sender, lines) = mpsc::channel();
-    let mut guest = guest::spawn(qemu, &arguments, move |line| {
+    let on_line = move |line| {
         let _ = sender.send(line);
-    })?;
+    };
+    let mut guest = guest::spawn(qemu, &arguments, on_line)?;
     let start = clock::now();
     let mut heard = false;
-    loop {
+    let why = loop {
         let limit = if heard { BOOT_MAX } else { FIRST_LINE_MAX };
         match lines.recv_timeout(limit.saturating_sub(start.elapsed())) {
             Ok(line) if line.stream == super::Stream::Console => {
                 heard = heard || !line.text.is_empty();
                 if REACHED.iter().any(|reached| line.text.contains(reached)) {
-                    return Ok(Ok(()));
+                    return Ok((Ok(()), false));
                 }
             }
             Ok(_) => {}
             Err(RecvTimeoutError::Timeout) if heard => {
-                return Ok(Err(format!(
+                break format!(
                     "a kernel did not finish booting in {} s",
                     BOOT_MAX.as_secs()
-                )));
+                );
             }
             Err(RecvTimeoutError::Timeout) => {
-                let said = guest.kill().last_words.pop();
-                let said = said
-                    .map(|said| format!("; QEMU said: {said}"))
-                    .unwrap_or_default();
-                return Ok(Err(format!(
-                    "a kernel printed nothing in {} s{said}",
-                    FIRST_LINE_MAX.as_secs()
-                )));
+                break format!("a kernel printed nothing in {} s", FIRST_LINE_MAX.as_secs());
             }
             Err(RecvTimeoutError::Disconnected) => {
-                let said = guest.kill().last_words.pop();
-                return Ok(Err(match said {
-                    Some(said) => format!("QEMU said: {said}"),
-                    None => "a kernel restarted before it had booted".into(),
-                }));
+                break "a kernel restarted before it had booted".to_owned();
             }
         }
-    }
+    };
+    let said = guest
+        .kill()
+        .last_words
+        .pop()
+        .map(|said| format!("; QEMU said: {said}"))
+        .unwrap_or_default();
+    Ok((Err(format!("{why}{said}")), !heard))
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@
 //! signal is a no-op when the parent died before it was set, so the child then looks who its parent is, and leaves when it is not us.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -34,14 +35,37 @@ pub struct Exit {
     pub last_words: Vec<String>,
 }
 
-/// A QEMU that runs. Dropping it kills it.
+/// What to start: a QEMU and its arguments (see [`super::command`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    pub qemu: Qemu,
+    pub arguments: Vec<OsString>,
+}
+
+impl fmt::Display for Launch {
+    /// As a line for a shell.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.qemu.path.display())?;
+        for argument in &self.arguments {
+            let text = argument.to_string_lossy();
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,./:+@%".contains(c);
+            if !text.is_empty() && text.chars().all(plain) {
+                write!(f, " {text}")?;
+            } else {
+                write!(f, " '{}'", text.replace('\'', "'\\''"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A QEMU that runs. Dropping it kills it and waits for its end.
 #[derive(Debug)]
 pub struct Guest {
     killer: Killer,
-    ended: Receiver<ExitStatus>,
+    ended: Receiver<Exit>,
     exit: Option<Exit>,
-    last_words: Arc<Mutex<Vec<String>>>,
-    threads: Vec<JoinHandle<()>>,
+    keeper: Option<JoinHandle<()>>,
     pid: u32,
 }
 
@@ -58,88 +82,155 @@ impl Killer {
     }
 }
 
-/// Starts QEMU with these arguments. Each line of its console and of its standard error goes to `sink`, in order of arrival, on a
-/// thread of ours; a sink that blocks stops the guest's console, and so the guest.
+/// [`launch`] for a caller that asks for the end itself, with [`Guest::wait`].
 ///
 /// # Errors
 /// QEMU can't be started.
 pub fn spawn(
     qemu: &Qemu,
     arguments: &[OsString],
-    sink: impl FnMut(ConsoleLine) + Send + 'static,
+    on_line: impl FnMut(ConsoleLine) + Send + 'static,
+) -> Result<Guest, QemuError> {
+    launch(
+        &Launch {
+            qemu: qemu.clone(),
+            arguments: arguments.to_vec(),
+        },
+        on_line,
+        |_| {},
+    )
+}
+
+/// Starts QEMU. Each line of its console and of its standard error goes to `on_line`, in order of arrival; after the last one, its end
+/// goes to `on_exit`. Both are called on threads of ours. A callback that blocks stops the guest's console, and so the guest; one that
+/// blocks for good makes [`Guest::kill`] wait for good, so hand lines on through a channel that does not fill up.
+///
+/// # Errors
+/// QEMU can't be started.
+pub fn launch(
+    launch: &Launch,
+    on_line: impl FnMut(ConsoleLine) + Send + 'static,
+    on_exit: impl FnOnce(Exit) + Send + 'static,
 ) -> Result<Guest, QemuError> {
     let fail = |source| QemuError::Start {
-        path: qemu.path.clone(),
+        path: launch.qemu.path.clone(),
         source,
     };
     let (started_sender, started) = mpsc::channel();
     let (ended_sender, ended) = mpsc::channel();
-    let (path, arguments) = (qemu.path.clone(), arguments.to_vec());
+    let launch = launch.clone();
+    let path = launch.qemu.path.clone();
     let keeper = std::thread::Builder::new()
         .name("qemu-keeper".into())
         .spawn(move || {
-            let mut child = match start(&path, &arguments) {
-                Ok(child) => child,
+            let (mut child, readers, last_words) = match start_with_readers(&launch, on_line) {
+                Ok((pidfd, started)) => {
+                    let _ = started_sender.send(Ok((pidfd, started.0.id())));
+                    started
+                }
                 Err(error) => {
                     let _ = started_sender.send(Err(error));
                     return;
                 }
             };
-            let pipes = (child.id(), child.stdout.take(), child.stderr.take());
-            let pid = Pid::from_child(&child);
-            let pidfd =
-                rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from);
-            if pidfd.is_err() {
-                let _ = child.kill();
+            // Nobody else waits for it, so this fails only when there is nothing to wait for.
+            let status = child.wait().ok();
+            for reader in readers {
+                let _ = reader.join();
             }
-            let _ = started_sender.send(pidfd.map(|pidfd| (pidfd, pipes)));
-            if let Ok(status) = child.wait() {
-                let _ = ended_sender.send(status);
-            }
+            let last_words =
+                std::mem::take(&mut *last_words.lock().unwrap_or_else(PoisonError::into_inner));
+            let exit = Exit {
+                code: status.and_then(|status| status.code()),
+                signal: status.and_then(|status| status.signal()),
+                last_words,
+            };
+            let _ = ended_sender.send(exit.clone());
+            on_exit(exit);
         });
     let keeper = keeper.map_err(fail)?;
-    let (pidfd, (pid, stdout, stderr)) = match started.recv() {
-        Ok(Ok(started)) => started,
-        Ok(Err(source)) => return Err(fail(source)),
-        Err(_) => return Err(fail(io::Error::other("the thread that starts it died"))),
-    };
+    match started.recv() {
+        Ok(Ok((pidfd, pid))) => Ok(Guest {
+            killer: Killer {
+                pidfd: Arc::new(pidfd),
+            },
+            ended,
+            exit: None,
+            keeper: Some(keeper),
+            pid,
+        }),
+        Ok(Err(source)) => Err(QemuError::Start { path, source }),
+        Err(_) => Err(QemuError::Start {
+            path,
+            source: io::Error::other("the thread that starts it died"),
+        }),
+    }
+}
+
+type Readers = (Child, Vec<JoinHandle<()>>, Arc<Mutex<Vec<String>>>);
+
+/// Starts QEMU and the threads that read what it says. On an error nothing is left running.
+fn start_with_readers(
+    launch: &Launch,
+    on_line: impl FnMut(ConsoleLine) + Send + 'static,
+) -> io::Result<(OwnedFd, Readers)> {
+    let mut child = start(&launch.qemu.path, &launch.arguments)?;
+    let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
+        .map_err(io::Error::from);
     let last_words = Arc::new(Mutex::new(Vec::new()));
-    let sink: Arc<Mutex<dyn FnMut(ConsoleLine) + Send>> = Arc::new(Mutex::new(sink));
-    let mut guest = Guest {
-        killer: Killer {
-            pidfd: Arc::new(pidfd),
-        },
-        ended,
-        exit: None,
-        last_words: Arc::clone(&last_words),
-        threads: vec![keeper],
-        pid,
-    };
+    let readers = read_all(&mut child, on_line, &last_words);
+    match (pidfd, readers) {
+        (Ok(pidfd), Ok(readers)) => Ok((pidfd, (child, readers, last_words))),
+        (pidfd, readers) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(pidfd
+                .err()
+                .or(readers.err())
+                .unwrap_or_else(|| io::Error::other("it can't be watched")))
+        }
+    }
+}
+
+fn read_all(
+    child: &mut Child,
+    on_line: impl FnMut(ConsoleLine) + Send + 'static,
+    last_words: &Arc<Mutex<Vec<String>>>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let on_line: Arc<Mutex<dyn FnMut(ConsoleLine) + Send>> = Arc::new(Mutex::new(on_line));
     let pipes: [(Stream, Option<Box<dyn Read + Send>>); 2] = [
-        (Stream::Console, stdout.map(|pipe| Box::new(pipe) as _)),
-        (Stream::Qemu, stderr.map(|pipe| Box::new(pipe) as _)),
+        (
+            Stream::Console,
+            child.stdout.take().map(|pipe| Box::new(pipe) as _),
+        ),
+        (
+            Stream::Qemu,
+            child.stderr.take().map(|pipe| Box::new(pipe) as _),
+        ),
     ];
+    let mut readers = Vec::new();
     for (stream, pipe) in pipes {
         let Some(pipe) = pipe else { continue };
-        let (sink, last_words) = (Arc::clone(&sink), Arc::clone(&last_words));
-        let reader = std::thread::Builder::new()
-            .name("qemu-console".into())
-            .spawn(move || {
-                read_lines(stream, pipe, &mut |line| {
-                    if line.stream == Stream::Qemu {
-                        let mut words = last_words.lock().unwrap_or_else(PoisonError::into_inner);
-                        if words.len() == LAST_WORDS_MAX {
-                            words.remove(0);
+        let (on_line, last_words) = (Arc::clone(&on_line), Arc::clone(last_words));
+        readers.push(
+            std::thread::Builder::new()
+                .name("qemu-console".into())
+                .spawn(move || {
+                    read_lines(stream, pipe, &mut |line| {
+                        if line.stream == Stream::Qemu {
+                            let mut words =
+                                last_words.lock().unwrap_or_else(PoisonError::into_inner);
+                            if words.len() == LAST_WORDS_MAX {
+                                words.remove(0);
+                            }
+                            words.push(line.text.clone());
                         }
-                        words.push(line.text.clone());
-                    }
-                    (*sink.lock().unwrap_or_else(PoisonError::into_inner))(line);
-                });
-            });
-        // Dropping the guest on the way out kills it.
-        guest.threads.push(reader.map_err(fail)?);
+                        (*on_line.lock().unwrap_or_else(PoisonError::into_inner))(line);
+                    });
+                })?,
+        );
     }
-    Ok(guest)
+    Ok(readers)
 }
 
 fn start(path: &Path, arguments: &[OsString]) -> io::Result<Child> {
@@ -192,28 +283,22 @@ impl Guest {
         self.killer.clone()
     }
 
-    /// Waits until QEMU has ended and its last line has gone to the sink, at most for `limit`; nothing when it still runs then.
+    /// Waits until QEMU has ended and its last line has been handed on, at most for `limit`; nothing when it still runs then.
     pub fn wait(&mut self, limit: Duration) -> Option<Exit> {
         if self.exit.is_none() {
-            let status = match self.ended.recv_timeout(limit) {
-                Ok(status) => Some(status),
+            self.exit = match self.ended.recv_timeout(limit) {
+                Ok(exit) => Some(exit),
                 Err(RecvTimeoutError::Timeout) => return None,
-                // The keeper could not wait for it: it is gone, and nobody knows how.
-                Err(RecvTimeoutError::Disconnected) => None,
+                // The keeper panicked, in a callback perhaps.
+                Err(RecvTimeoutError::Disconnected) => Some(Exit {
+                    code: None,
+                    signal: None,
+                    last_words: Vec::new(),
+                }),
             };
-            for thread in self.threads.drain(..) {
-                let _ = thread.join();
+            if let Some(keeper) = self.keeper.take() {
+                let _ = keeper.join();
             }
-            let last_words = self
-                .last_words
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
-            self.exit = Some(Exit {
-                code: status.and_then(|status| status.code()),
-                signal: status.and_then(|status| status.signal()),
-                last_words,
-            });
         }
         self.exit.clone()
     }
@@ -250,9 +335,14 @@ mod tests {
 
     fn run(script: &str) -> (Guest, Receiver<ConsoleLine>) {
         let (sender, lines) = mpsc::channel();
-        let guest = spawn(&shell(), &["-c".into(), script.into()], move |line| {
+        let launch = Launch {
+            qemu: shell(),
+            arguments: vec!["-c".into(), script.into()],
+        };
+        let on_line = move |line| {
             let _ = sender.send(line);
-        });
+        };
+        let guest = super::launch(&launch, on_line, |_| {});
         (guest.unwrap(), lines)
     }
 
@@ -277,6 +367,29 @@ mod tests {
         let killer = guest.killer();
         assert_eq!(guest.kill().signal, Some(9));
         killer.kill();
+    }
+
+    #[test]
+    fn a_launch_reads_as_a_shell_line() {
+        let launch = Launch {
+            qemu: shell(),
+            arguments: vec!["-a=b,c".into(), "it's x".into(), "".into()],
+        };
+        assert_eq!(launch.to_string(), "/bin/sh -a=b,c 'it'\\''s x' ''");
+    }
+
+    #[test]
+    fn the_end_is_told_after_the_last_line() {
+        let (sender, told) = mpsc::channel();
+        let also = sender.clone();
+        let launch = Launch {
+            qemu: shell(),
+            arguments: vec!["-c".into(), "echo a; exit 1".into()],
+        };
+        let on_line = move |line: ConsoleLine| sender.send(line.text).unwrap_or_default();
+        let on_exit = move |exit: Exit| also.send(format!("{:?}", exit.code)).unwrap_or_default();
+        let _guest = super::launch(&launch, on_line, on_exit).unwrap();
+        assert_eq!(told.iter().take(2).collect::<Vec<_>>(), ["a", "Some(1)"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 
 pub use accel::{Accel, AccelChoice, Chosen};
 pub use console::{ConsoleLine, LINE_BYTES_MAX, LineSplitter, Stream};
-pub use guest::{Exit, Guest, Killer, spawn};
+pub use guest::{Exit, Guest, Killer, Launch, launch, spawn};
 
 use crate::cache::CacheError;
 
