@@ -395,7 +395,7 @@ impl Worker {
                 let micros = due.saturating_duration_since(before).as_micros();
                 i32::try_from(micros.div_ceil(1000)).unwrap_or(i32::MAX)
             });
-            if self.unkicked && (timeout_ms < 0 || timeout_ms > UNKICKED_MS) {
+            if self.unkicked && !(0..=UNKICKED_MS).contains(&timeout_ms) {
                 timeout_ms = UNKICKED_MS;
             }
             let mut events = [EpollEvent::default(); EVENTS];

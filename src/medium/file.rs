@@ -56,11 +56,15 @@ impl FileMedium {
                 path: path.to_owned(),
             });
         };
-        lock(&file, read_only).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied => MediumError::InUse {
-                path: path.to_owned(),
-            },
-            _ => failed(source),
+        lock(&file, read_only).map_err(|source| {
+            // EAGAIN or EACCES: fcntl(2) allows both.
+            if matches!(source.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) {
+                MediumError::InUse {
+                    path: path.to_owned(),
+                }
+            } else {
+                failed(source)
+            }
         })?;
         if bytes == 0 || !bytes.is_multiple_of(u64::from(block_bytes)) {
             return Err(MediumError::Size {

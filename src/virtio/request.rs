@@ -183,6 +183,10 @@ impl Drop for Pending {
 ///
 /// # Errors
 /// [`Malformed`], for anything that is answered without being tried; it has the answer's place if the chain has one.
+#[allow(
+    clippy::result_large_err,
+    reason = "both come by value: a request costs no allocation"
+)]
 pub fn parse(
     ring: &SplitRing,
     head: u16,
