@@ -242,7 +242,10 @@ pub(crate) const ALL: u64 = !0;
 
 impl Client {
     pub(crate) fn connect(bench: &Bench, leg: &str, queues: usize, features: u64) -> Client {
-        let path = bench.socket(leg);
+        Client::attach(&bench.socket(leg), queues, features)
+    }
+
+    pub(crate) fn attach(path: &std::path::Path, queues: usize, features: u64) -> Client {
         let vhost = VhostUser::new(path.to_str().unwrap(), features).unwrap();
         let mut transport: Box<VirtioBlkTransport> = Box::new(vhost);
         let memory = Shared::new(4 << 20);
