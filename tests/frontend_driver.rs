@@ -1,4 +1,10 @@
 //! A foreign driver, `virtio-driver`, over real sockets, without a VM.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
+    clippy::cast_precision_loss,
+    reason = "numbers of tests are small, and tests look for the events they are about"
+)]
 
 mod frontend;
 

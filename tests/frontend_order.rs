@@ -1,6 +1,13 @@
 //! Order: what is submitted to leg B only once leg A's completion was seen has arrived after it, in the one sequence, every time.
 //!
 //! `LEGWATCH_ORDER_COUNT` sets how often (default 50,000; `ci/full` runs a million). Half of them with a worker for both legs, half with one each.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
+    clippy::cast_precision_loss,
+    clippy::print_stdout,
+    reason = "numbers of tests are small, and tests look for the events they are about"
+)]
 
 mod frontend;
 

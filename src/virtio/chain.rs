@@ -49,6 +49,8 @@ pub struct Chain {
     pub writable: GuestBuffer,
     /// The first thing wrong with the chain. Then neither buffer is whole.
     pub fault: Option<ChainFault>,
+    /// Writable bytes that the descriptors claim, in the memory or not, the status among them.
+    pub writable_bytes: u64,
     /// The last writable byte: where the status goes. There even in a faulty chain, if it can be found.
     pub last_writable: Option<Piece>,
 }
@@ -153,6 +155,7 @@ pub fn walk(ring: &SplitRing, head: u16) -> Chain {
             if bytes > 0 {
                 status = gpa.checked_add(u64::from(bytes).saturating_sub(1));
             }
+            chain.writable_bytes = chain.writable_bytes.saturating_add(u64::from(bytes));
             if !memory.pieces(gpa, bytes, |piece| chain.writable.push(piece)) {
                 chain.fault = chain.fault.or(Some(ChainFault::Outside { gpa, bytes }));
             }

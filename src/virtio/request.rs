@@ -196,6 +196,7 @@ pub fn parse(
         mut readable,
         mut writable,
         fault,
+        writable_bytes,
         last_writable,
     } = walk(ring, head);
     let header: Option<[u8; HEADER_BYTES]> = readable.split_front();
@@ -219,7 +220,6 @@ pub fn parse(
         }
         check(operation, Sector(sector), &mut readable, &writable, limits)
     })();
-    let writable_bytes = writable.bytes();
     let data = match operation {
         Operation::Read | Operation::GetId => writable,
         Operation::Write => readable,
@@ -237,7 +237,7 @@ pub fn parse(
         open: true,
         status: last_writable,
         data,
-        writable_bytes,
+        writable_bytes: writable_bytes.saturating_sub(1),
         memory: Arc::clone(ring.memory()),
     };
     match request {

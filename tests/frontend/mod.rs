@@ -1,6 +1,15 @@
 //! What the frontend tests share: a running device whose events are collected, a client on the foreign `virtio-driver` crate, and waiting for
 //! events rather than for time.
-#![allow(dead_code, reason = "not every test program uses all of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "not every test program uses all of it"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
+    reason = "numbers of tests are small, and tests look for the events they are about"
+)]
 
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::path::PathBuf;
