@@ -239,6 +239,8 @@ pub struct Worker {
     epoll: Arc<Epoll>,
     spin: Spin,
     unkicked: bool,
+    /// How much of the tap's waiting was told already.
+    waited: Duration,
 }
 
 /// How long to spin.
@@ -307,6 +309,7 @@ impl Worker {
                 since: None,
             },
             unkicked: false,
+            waited: Duration::ZERO,
         })
     }
 
@@ -429,6 +432,12 @@ impl Worker {
                 }
                 Command::StopAll(ending, reply) => {
                     lane.stop_all(ending, &mut self.tap);
+                    let more = self.tap.waited().saturating_sub(self.waited);
+                    let ms = u64::try_from(more.as_millis()).unwrap_or(u64::MAX);
+                    if ms > 0 {
+                        self.waited = self.tap.waited();
+                        lane.record(FrontendChange::Waited { ms }, &mut self.tap);
+                    }
                     let _asker_gone = reply.send(());
                 }
                 Command::Remap(memory, reply) => {
