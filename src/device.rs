@@ -386,7 +386,8 @@ fn control_backend(commander: Commander) -> Backend {
     debug_assert!(SERIAL.len() <= crate::virtio::defs::ID_BYTES);
     Backend {
         leg: LegId::CONTROL,
-        queues: 1,
+        // As many as a frontend may want to have for its CPUs.
+        queues: 16,
         limits,
         shared: None,
         commander,

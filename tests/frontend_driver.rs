@@ -629,3 +629,23 @@ fn a_start_that_can_not_be_is_refused_in_a_sentence_and_leaves_nothing() {
     assert!(error.unwrap_err().to_string().contains("is taken"));
     assert!(!dir.path().join("a.sock").exists());
 }
+
+#[test]
+fn a_medium_that_fails_is_an_error_to_the_guest_and_a_line_for_us() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    let file = std::fs::File::create(&path).unwrap();
+    file.set_len(1 << 20).unwrap();
+    let mut leg = mib("a");
+    leg.medium = MediumConfig::File { path };
+    let bench = Bench::start(&[leg]);
+    let mut client = Client::connect(&bench, "a", 1, ALL);
+    file.set_len(4096).unwrap();
+    assert_eq!(client.read(0, 4096).unwrap(), [0; 4096]);
+    assert_eq!(client.read(8192, 4096), Err(EIO));
+    bench.events.wait("the medium's error", |what| {
+        matches!(what, What::Frontend { change: FrontendChange::Trouble(why), .. } if why.contains("request 2: the medium failed"))
+    });
+    drop(client);
+    bench.stop();
+}

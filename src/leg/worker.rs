@@ -31,6 +31,9 @@ const PUBLISH_BYTES: u64 = 128 << 10;
 /// How often a queue without a kick is looked at, in milliseconds.
 const UNKICKED_MS: i32 = 1;
 const EVENTS: usize = 32;
+/// What woke a worker.
+const BELL: u64 = 0;
+const KICK: u64 = 1;
 
 /// A queue that is served.
 #[derive(Debug)]
@@ -53,7 +56,7 @@ struct Watched {
 
 impl Watched {
     fn new(kick: EventFd, epoll: &Arc<Epoll>) -> Option<Watched> {
-        let event = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 1);
+        let event = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, KICK);
         epoll
             .ctl(ControlOperation::Add, kick.as_raw_fd(), event)
             .ok()?;
@@ -291,7 +294,7 @@ impl Worker {
         epoll.ctl(
             ControlOperation::Add,
             bell.fd().as_raw_fd(),
-            EpollEvent::new(EventSet::IN, 0),
+            EpollEvent::new(EventSet::IN, BELL),
         )?;
         Ok(Worker {
             lanes: Vec::new(),
@@ -404,7 +407,14 @@ impl Worker {
             let mut events = [EpollEvent::default(); EVENTS];
             // Interrupted by a signal: just another look around.
             let woken = self.epoll.wait(timeout_ms, &mut events).unwrap_or(0);
-            let kicked = events.iter().take(woken).any(|event| event.data() != 0);
+            let mut kicked = false;
+            for event in events.iter().take(woken) {
+                if event.data() == BELL {
+                    self.inbox.bell.quiet();
+                } else {
+                    kicked = true;
+                }
+            }
             self.spin
                 .slept(clock::now().saturating_duration_since(before), kicked);
         }
@@ -449,6 +459,11 @@ impl Worker {
                         queue.enabled = enabled;
                     }
                     let _asker_gone = reply.send(());
+                }
+                Command::Kick(queue, kick) => {
+                    if let Some(queue) = lane.queues.iter_mut().find(|q| q.index == queue) {
+                        queue.kick = kick.and_then(|kick| Watched::new(kick, &self.epoll));
+                    }
                 }
                 Command::Call(queue, call) => {
                     if let Some(queue) = lane.queues.iter_mut().find(|q| q.index == queue) {
