@@ -11,6 +11,8 @@
     reason = "numbers of tests are small, and tests look for the events they are about"
 )]
 
+pub(crate) mod raw;
+
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
