@@ -507,3 +507,140 @@ fn a_run_that_was_cut_off_is_inconclusive_and_keeps_its_findings() {
     history.end(&load);
     assert_eq!(history.verdict().outcome, Outcome::Findings);
 }
+
+#[test]
+fn a_quiet_point_counts_before_its_clean_superblock_is_written() {
+    let mut history = History::new(2, Some(1));
+    history.superblocks(false);
+    let load = Load::new(1, 5, 200, 8);
+    history.begin(&load);
+    history.write(0, 200, &load.contents());
+    history.end(&load);
+    history.quiet();
+    let verdict = history.verdict();
+    assert_eq!(verdict.findings.len(), 1, "{verdict:#?}");
+    assert_eq!(verdict.findings[0].legs, ["b"]);
+}
+
+#[test]
+fn what_was_in_flight_at_a_crash_may_differ_until_the_resync_passed() {
+    let mut history = History::new(2, None);
+    around(&mut history);
+    history.superblocks(false);
+    let load = Load::new(1, 5, 200, 8);
+    history.begin(&load);
+    history.write(0, 200, &load.contents());
+    let request = history.arrive(1, Operation::Write, 200, 8);
+    history.fetch(request, &load.contents());
+    history.abandon(request);
+    history.write(0, 600, &[garbage(1)]);
+    history.crash(2);
+    // A quiet point of a boot in which the array does not run says nothing.
+    history.quiet();
+    history.superblocks(false);
+    // The resync.
+    history.read(0, 200, 8);
+    history.write(1, 200, &load.contents());
+    history.read(0, 600, 1);
+    history.write(1, 600, &[garbage(1)]);
+    history.superblocks(true);
+    history.quiet();
+    history.power_off();
+    let verdict = history.verdict();
+    assert!(verdict.findings.is_empty(), "{verdict:#?}");
+    assert_eq!(verdict.coverage.sectors_open, 8);
+    assert_eq!(verdict.outcome, Outcome::Clean, "{:?}", verdict.reasons);
+}
+
+#[test]
+fn a_resync_that_forgot_a_sector_is_found() {
+    let mut history = History::new(2, None);
+    around(&mut history);
+    history.superblocks(false);
+    history.write(0, 600, &[garbage(1)]);
+    history.crash(2);
+    history.superblocks(true);
+    let verdict = finish(&mut history);
+    only(&verdict, Check::AllLegs, Wrongness::Absent, &["b"], 600, 1);
+}
+
+#[test]
+fn a_discard_of_the_whole_array_costs_little() {
+    let mut history = History::new(2, None);
+    for leg in 0..2 {
+        history.discard(leg, 0, history::ARRAY_SECTORS);
+    }
+    around(&mut history);
+    let verdict = finish(&mut history);
+    assert_eq!(verdict.outcome, Outcome::Clean, "{verdict:#?}");
+    assert_eq!(verdict.coverage.twins_compared, history::ARRAY_SECTORS);
+}
+
+#[test]
+fn an_array_without_superblocks_is_watched_where_the_user_says_so() {
+    let mut history = History::bare(2);
+    for leg in &mut history.header.legs {
+        leg.config.data = legwatch::block::SectorRange::new(legwatch::block::Sector(2048), 4096);
+    }
+    for at in 0..2u64 {
+        for leg in 0..2u8 {
+            let request = history.arrive_at(leg, Operation::Write, 2048 + 8 * at, 1);
+            history.fetch(request, &[garbage(1)]);
+            history.complete(request);
+        }
+    }
+    let whole = history.events.clone();
+    history.push(legwatch::event::What::End);
+    let verdict = history.verdict();
+    assert_eq!(verdict.outcome, Outcome::Clean, "{verdict:#?}");
+    assert!(verdict.notes[0].contains("no agent spoke"));
+    history.events = whole;
+    history.events.truncate(9);
+    history.push(legwatch::event::What::End);
+    let verdict = history.verdict();
+    only(&verdict, Check::AllLegs, Wrongness::Absent, &["b"], 8, 1);
+}
+
+#[test]
+fn a_failed_setup_could_not_be_tested_and_a_failed_check_is_a_finding() {
+    use legwatch::header::StepHead;
+    use legwatch::plan::StepKind;
+    for kind in [StepKind::Setup, StepKind::Check] {
+        let mut history = History::new(2, None);
+        history.header.steps = vec![vec![StepHead {
+            kind,
+            name: "create".into(),
+        }]];
+        around(&mut history);
+        history.mark(Mark::StepEnd {
+            step: 0,
+            ok: false,
+            detail: "exit code 2".into(),
+        });
+        let verdict = finish(&mut history);
+        match kind {
+            StepKind::Check => {
+                let finding = only_step(&verdict);
+                assert_eq!(finding.detail, "exit code 2");
+            }
+            StepKind::Setup | StepKind::Workload => {
+                assert_eq!(verdict.outcome, Outcome::Inconclusive);
+                assert_eq!(
+                    verdict.reasons[0],
+                    "could not be tested: set-up `create` failed: exit code 2"
+                );
+            }
+        }
+    }
+}
+
+fn only_step(verdict: &Verdict) -> Finding {
+    let [finding] = &verdict.findings[..] else {
+        panic!("{:#?}", verdict.findings);
+    };
+    assert_eq!(
+        (finding.check, finding.kind),
+        (Check::CheckStep, Wrongness::Step)
+    );
+    finding.clone()
+}

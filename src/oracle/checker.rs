@@ -100,7 +100,7 @@ impl Checker {
             What::Boot { boot } => {
                 self.coverage.boots = self.coverage.boots.max(*boot);
                 self.guest_gone(no);
-                self.guest.boot(*boot);
+                self.guest.boot(no, *boot);
             }
             What::Frontend { .. } => {}
             What::Arrived(arrived) => self.arrived(no, us, arrived),

@@ -342,6 +342,30 @@ impl Book {
         if any { Accept::Any } else { Accept::No }
     }
 
+    /// The sectors of a range where a content is not acceptable.
+    pub(crate) fn unacceptable(
+        &self,
+        key: ArrayKey,
+        range: SectorRange,
+        digest: Option<u32>,
+    ) -> Vec<Sector> {
+        let Some(table) = self.cells.get(&key) else {
+            return Vec::new();
+        };
+        table
+            .range(range)
+            .filter(|(sector, cell)| self.accepts(cell, *sector, digest) == Accept::No)
+            .map(|(sector, _)| sector)
+            .collect()
+    }
+
+    /// Whether one of the cell's intents failed, or its guest went away first.
+    pub(crate) fn failed(&self, cell: &Cell) -> bool {
+        cell.candidates
+            .iter()
+            .any(|id| self.records.get(id).is_some_and(|r| r.ended() && !r.ok))
+    }
+
     /// The intent that a wrong content is measured against: the newest that ended well, else the newest.
     pub(crate) fn expected(&self, cell: &Cell) -> Option<IntentNo> {
         let newest = |ok: bool| {

@@ -211,14 +211,16 @@ impl Checker {
         })
     }
 
-    /// Judges everything that waits, and compares the legs.
-    pub(super) fn rest(&mut self, no: EventNo) {
+    /// Judges everything that waits, and compares the legs. `declared`: the agent says that md is at rest, which it may be before the superblock
+    /// that says so is on the legs; it counts where md wrote a superblock in this boot, for else the array is not even running.
+    pub(super) fn rest(&mut self, no: EventNo, declared: bool) {
         self.book.synced();
         for array in self.world.md.arrays().to_vec() {
             if array.refused.is_some() {
                 continue;
             }
-            let moment = if array.clean {
+            let settled = array.clean || (declared && self.metadata_seen > self.guest.boot_began);
+            let moment = if settled {
                 Moment::Rest
             } else {
                 Moment::PartRest
@@ -239,19 +241,18 @@ impl Checker {
             for id in ids {
                 self.judge(no, id, moment);
             }
-            self.compare(no, &array);
+            if settled && array.active().count() >= 2 {
+                self.compare(no, &array);
+            }
         }
     }
 
     fn compare(&mut self, no: EventNo, array: &Array) {
-        if !array.clean || array.active().count() < 2 {
-            return;
-        }
         let touched = self.touched.remove(&array.key).unwrap_or_default();
         for range in touched.ranges() {
             let mut different: Vec<(Sector, (Check, Wrongness, Confidence, u8))> = Vec::new();
-            for sector in range.sectors() {
-                self.coverage.twins_compared += 1;
+            self.coverage.twins_compared += range.count();
+            for sector in self.sectors_to_compare(array, range) {
                 match clean_eq::compare(&self.world, &self.book, array, sector) {
                     Compared::Equal => self.clear_excuse(array.key, sector),
                     Compared::Judged => {}
@@ -271,6 +272,29 @@ impl Checker {
                 self.count(check, range.count());
             }
         }
+    }
+
+    /// Where no leg was ever written and all media began as zeros, there is nothing to look at.
+    fn sectors_to_compare(&self, array: &Array, range: SectorRange) -> Vec<Sector> {
+        let zeros = array
+            .active()
+            .all(|member| self.world.shadow(member.leg).initially_zero());
+        if !zeros {
+            return range.sectors().collect();
+        }
+        let mut sectors: Vec<Sector> = array
+            .active()
+            .flat_map(|member| {
+                let start = member.data.start().0;
+                self.world
+                    .shadow(member.leg)
+                    .known(leg_range(member, range))
+                    .map(move |at| Sector(at.0 - start))
+            })
+            .collect();
+        sectors.sort_unstable();
+        sectors.dedup();
+        sectors
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are the entry's fields")]

@@ -439,17 +439,9 @@ impl Checker {
     }
 
     fn zeroes_strayed(&mut self, key: ArrayKey, on_array: SectorRange, leg: LegId) {
-        for sector in on_array.sectors() {
-            let Some(cell) = self.book.cell(key, sector) else {
-                continue;
-            };
-            match self
-                .book
-                .accepts(cell, sector, Some(crate::shadow::ZERO_DIGEST))
-            {
-                Accept::No => self.stray(key, sector, leg),
-                Accept::Yes(_) | Accept::Any => {}
-            }
+        let zero = Some(crate::shadow::ZERO_DIGEST);
+        for sector in self.book.unacceptable(key, on_array, zero) {
+            self.stray(key, sector, leg);
         }
     }
 

@@ -400,6 +400,17 @@ impl History {
         });
     }
 
+    /// QEMU is killed, and the next boot begins.
+    pub fn crash(&mut self, boot: u32) {
+        self.push(What::GuestEnded {
+            boot: boot - 1,
+            how: GuestEnd::Killed {
+                why: "a cut".into(),
+            },
+        });
+        self.push(What::Boot { boot });
+    }
+
     pub fn power_off(&mut self) {
         self.mark(Mark::Finish { ok: true });
         self.push(What::GuestEnded {
