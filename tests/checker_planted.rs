@@ -644,3 +644,64 @@ fn only_step(verdict: &Verdict) -> Finding {
     );
     finding.clone()
 }
+
+#[test]
+fn reads_instead_of_writes_that_are_overwritten_before_the_lagging_leg_is_judged() {
+    let mut history = History::new(2, Some(1));
+    around(&mut history);
+    for at in 0..64u64 {
+        let load = Load::new(1, at + 1, 1000 + 8 * (at % 16), 8);
+        history.begin(&load);
+        history.read(0, load.sector, 8);
+        history.read(1, load.sector, 8);
+        history.end(&load);
+    }
+    let verdict = finish(&mut history);
+    let finding = only(
+        &verdict,
+        Check::Stamp,
+        Wrongness::Absent,
+        &["a", "b"],
+        1000,
+        128,
+    );
+    assert_eq!(finding.headline, "64 writes never reached a leg");
+}
+
+#[test]
+fn buffered_writes_are_judged_at_the_flush() {
+    let buffered = |writer, sequence, sector| {
+        let mut load = Load::new(writer, sequence, sector, 8);
+        load.flags = IntentFlags {
+            buffered: true,
+            ..IntentFlags::default()
+        };
+        load
+    };
+    let flush = |sequence| Load {
+        count: 0,
+        ..Load::new(1, sequence, 0, 0).kind(IntentKind::Flush)
+    };
+    let mut history = History::new(2, None);
+    around(&mut history);
+    // Two writes to one place, of which the page cache sends the last; and one that leg b never gets.
+    let (first, second, lost) = (
+        buffered(1, 1, 200),
+        buffered(1, 2, 200),
+        buffered(1, 3, 300),
+    );
+    for load in [first, second, lost] {
+        history.begin(&load);
+        history.end(&load);
+    }
+    history.begin(&flush(4));
+    for leg in 0..2 {
+        history.write(leg, 200, &second.contents());
+    }
+    history.write(0, 300, &lost.contents());
+    history.end(&flush(4));
+    let found = history.events.len();
+    let verdict = finish(&mut history);
+    let finding = only(&verdict, Check::Stamp, Wrongness::Absent, &["b"], 300, 8);
+    assert_eq!(finding.first, history.events[found - 1].no.0);
+}

@@ -45,6 +45,8 @@ pub struct Checker {
     /// Array sectors that wait to be judged at rest.
     pub(super) pending: BTreeMap<ArrayKey, RangeSet>,
     pub(super) excused: BTreeMap<ArrayKey, Table<u8>>,
+    /// READs that a lagging leg got in the time of a write, by the write.
+    pub(super) lagged: BTreeMap<(super::intents::IntentNo, LegId), super::wrong::Instead>,
     pub(super) metadata_seen: EventNo,
     pub(super) wanted: Vec<Wanted>,
     pub(super) evidence: BTreeMap<(LegId, Sector, EventNo), Vec<u8>>,
@@ -82,6 +84,7 @@ impl Checker {
             written: BTreeMap::new(),
             pending: BTreeMap::new(),
             excused: BTreeMap::new(),
+            lagged: BTreeMap::new(),
             metadata_seen: EventNo(0),
             wanted: Vec::new(),
             evidence: BTreeMap::new(),

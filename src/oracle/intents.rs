@@ -28,6 +28,7 @@ pub(crate) type IntentNo = u32;
 /// An intent.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
+    pub(crate) no: IntentNo,
     pub(crate) intent: Intent,
     pub(crate) key: ArrayKey,
     /// Array sectors.
@@ -162,6 +163,7 @@ impl Book {
         let id = self.next;
         self.next += 1;
         let mut record = Record {
+            no: id,
             intent: *intent,
             key,
             array,

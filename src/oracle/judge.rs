@@ -15,6 +15,9 @@ use crate::mark::IntentKind;
 use crate::md::{Array, ArrayKey, Member};
 use crate::shadow::Origin;
 
+/// Lagging writes whose legs got READs that are remembered.
+const LAGGED_MAX: usize = 100_000;
+
 /// At which moment a write is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moment {
@@ -66,7 +69,9 @@ impl Checker {
         moment: Moment,
     ) {
         if !moment.judges(array, member) {
-            self.see_lag(record, member);
+            if moment == Moment::Acknowledged {
+                self.see_lag(record, member);
+            }
             self.pend(record);
             return;
         }
@@ -135,12 +140,22 @@ impl Checker {
 
     /// A leg that may lag: whether it does.
     fn see_lag(&mut self, record: &Record, member: &Member) {
-        let behind = record
+        let look = |sector| ack_all::look(&self.world, record, member, sector);
+        if record
             .array
             .sectors()
-            .any(|sector| ack_all::look(&self.world, record, member, sector) != Arrival::Done);
-        if behind && record.intent.kind == IntentKind::Write {
-            self.coverage.writes_behind += 1;
+            .all(|sector| look(sector) == Arrival::Done)
+        {
+            return;
+        }
+        self.coverage.writes_behind += 1;
+        // What the leg got meanwhile is looked up now: when it is judged, at rest, the log may no longer reach back.
+        let on_leg = leg_range(member, record.array);
+        if let Some(instead) = self.instead(member, on_leg, record)
+            && instead.reads > 0
+            && self.lagged.len() < LAGGED_MAX
+        {
+            self.lagged.insert((record.no, member.leg), instead);
         }
     }
 
@@ -313,7 +328,10 @@ impl Checker {
         let since = record.map_or(EventNo(0), |record| record.begin);
         let instead = record
             .filter(|_| matches!(kind, Wrongness::Absent | Wrongness::Torn))
-            .and_then(|record| self.instead(member, on_leg, record));
+            .and_then(|record| {
+                let kept = self.lagged.get(&(record.no, member.leg)).copied();
+                kept.or_else(|| self.instead(member, on_leg, record))
+            });
         let detail = self.detail(check, kind, member.leg, array.key, run.start(), since);
         self.wrongs.put(Wrong {
             check,
