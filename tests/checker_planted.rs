@@ -290,6 +290,7 @@ fn reads_instead_of_writes_on_both_legs() {
         512,
     );
     assert_eq!(finding.headline, "64 writes never reached a leg");
+    assert_eq!(verdict.coverage.writes_behind, 0, "lost is not behind");
     assert!(
         finding.detail.starts_with(
             "legs a, b: absent; both legs got a READ of these sectors between issue and acknowledgement (#"
@@ -704,4 +705,83 @@ fn buffered_writes_are_judged_at_the_flush() {
     let verdict = finish(&mut history);
     let finding = only(&verdict, Check::Stamp, Wrongness::Absent, &["b"], 300, 8);
     assert_eq!(finding.first, history.events[found - 1].no.0);
+}
+
+/// A small reading of JSON Schema, enough for ours: type by enum and reference, required and known keys.
+fn fits(schema: &serde_json::Value, root: &serde_json::Value, value: &serde_json::Value, at: &str) {
+    if let Some(reference) = schema.get("$ref").and_then(|r| r.as_str()) {
+        return fits(root.pointer(&reference[1..]).unwrap(), root, value, at);
+    }
+    if let Some(any) = schema.get("anyOf").and_then(|any| any.as_array()) {
+        if !value.is_null() {
+            fits(&any[1], root, value, at);
+        }
+        return;
+    }
+    if let Some(allowed) = schema.get("enum").and_then(|e| e.as_array()) {
+        assert!(allowed.contains(value), "{at}: {value}");
+    }
+    if let (Some(items), Some(list)) = (schema.get("items"), value.as_array()) {
+        for one in list {
+            fits(items, root, one, at);
+        }
+    }
+    if let (Some(known), Some(fields)) = (schema.get("properties"), value.as_object()) {
+        for key in schema["required"].as_array().unwrap() {
+            assert!(
+                fields.contains_key(key.as_str().unwrap()),
+                "{at} lacks {key}"
+            );
+        }
+        for (key, one) in fields {
+            let inner = known
+                .get(key)
+                .unwrap_or_else(|| panic!("{at}.{key} is not in the schema"));
+            fits(inner, root, one, &format!("{at}.{key}"));
+        }
+    }
+}
+
+#[test]
+fn the_json_report_fits_its_schema_and_comes_back() {
+    let mut history = History::new(2, None);
+    around(&mut history);
+    let load = Load::new(1, 5, 200, 8);
+    history.begin(&load);
+    history.write(0, 200, &load.contents());
+    history.write(1, 200, &[garbage(1); 8]);
+    history.end(&load);
+    let verdict = finish(&mut history);
+    let report = legwatch::report::json::Report::new(&history.header, &verdict);
+    let text = report.render();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/report.schema.json");
+    let schema: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    fits(&schema, &schema, &value, "report");
+    let again: legwatch::report::json::Report = serde_json::from_str(&text).unwrap();
+    assert_eq!(again, report);
+}
+
+#[test]
+#[ignore = "prints a report to look at"]
+fn show_a_report() {
+    let mut history = History::new(2, Some(1));
+    history.header.reproduce = "legwatch run write-behind.toml --seed 1".into();
+    around(&mut history);
+    for at in 0..64u64 {
+        let load = Load::new(1, at + 1, 1000 + 8 * at, 8);
+        history.begin(&load);
+        history.read(0, load.sector, 8);
+        history.read(1, load.sector, 8);
+        history.end(&load);
+    }
+    let (old, new) = (Load::new(3, 118, 200, 8), Load::new(3, 119, 200, 8));
+    history.honest(&old);
+    history.begin(&new);
+    history.write(0, 200, &old.contents());
+    history.write(1, 200, &new.contents());
+    history.end(&new);
+    let verdict = finish(&mut history);
+    println!("{}", render(&history.header, &verdict, Style::Plain));
 }

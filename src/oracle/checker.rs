@@ -47,6 +47,8 @@ pub struct Checker {
     pub(super) excused: BTreeMap<ArrayKey, Table<u8>>,
     /// READs that a lagging leg got in the time of a write, by the write.
     pub(super) lagged: BTreeMap<(super::intents::IntentNo, LegId), super::wrong::Instead>,
+    /// Writes that were acknowledged and that a lagging leg had not completed then, with the time of the acknowledgement.
+    pub(super) behind: BTreeMap<(super::intents::IntentNo, LegId), u64>,
     pub(super) metadata_seen: EventNo,
     pub(super) wanted: Vec<Wanted>,
     pub(super) evidence: BTreeMap<(LegId, Sector, EventNo), Vec<u8>>,
@@ -85,6 +87,7 @@ impl Checker {
             pending: BTreeMap::new(),
             excused: BTreeMap::new(),
             lagged: BTreeMap::new(),
+            behind: BTreeMap::new(),
             metadata_seen: EventNo(0),
             wanted: Vec::new(),
             evidence: BTreeMap::new(),

@@ -328,7 +328,7 @@ fn reason(check: Check, kind: Wrongness) -> &'static str {
             "the writer never touches this buffer again, so whoever changed the page did not know that a leg's request still reads from it"
         }
         (Check::Stamp, Wrongness::Absent | Wrongness::Torn) => {
-            "the workload was told that the write is done, no rule hit it, and no request with its content reached the leg"
+            "the workload was told that the write is done, and no request with its content reached the leg"
         }
         (Check::Stamp, _) => {
             "the leg holds exactly what the guest's kernel sent it, and that is not what the workload wrote"

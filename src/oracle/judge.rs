@@ -148,7 +148,7 @@ impl Checker {
         {
             return;
         }
-        self.coverage.writes_behind += 1;
+        self.behind.insert((record.no, member.leg), record.end_us);
         // What the leg got meanwhile is looked up now: when it is judged, at rest, the log may no longer reach back.
         let on_leg = leg_range(member, record.array);
         if let Some(instead) = self.instead(member, on_leg, record)
@@ -230,6 +230,7 @@ impl Checker {
     /// that says so is on the legs; it counts where md wrote a superblock in this boot, for else the array is not even running.
     pub(super) fn rest(&mut self, no: EventNo, declared: bool) {
         self.book.synced();
+        let mut all_settled = true;
         for array in self.world.md.arrays().to_vec() {
             if array.refused.is_some() {
                 continue;
@@ -259,6 +260,11 @@ impl Checker {
             if settled && array.active().count() >= 2 {
                 self.compare(no, &array);
             }
+            all_settled &= settled;
+        }
+        if all_settled {
+            self.behind.clear();
+            self.lagged.clear();
         }
     }
 
