@@ -9,8 +9,8 @@
 //! half full. Within a ring numbers rise, so the next number, if it is there, is at the front of one of them.
 
 use std::cell::UnsafeCell;
-use std::mem::MaybeUninit;
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::Thread;

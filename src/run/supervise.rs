@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// The supervisor.
 #[derive(Debug)]
-pub struct Supervisor {
+pub(super) struct Supervisor {
     happenings: Receiver<Happening>,
     sender: Sender<Happening>,
     witness: WitnessChild,
@@ -43,7 +43,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// What the witness says it can't do, or a process that can't be started.
-    pub fn start(
+    pub(super) fn start(
         config: &Path,
         console: File,
         legs: Vec<String>,
@@ -79,12 +79,12 @@ impl Supervisor {
     }
 
     /// Each leg's socket, by name; last the control leg's.
-    pub fn sockets(&self) -> &[(String, PathBuf)] {
+    pub(super) fn sockets(&self) -> &[(String, PathBuf)] {
         &self.sockets
     }
 
     /// Whether the run is to end now.
-    pub fn stopped(&self) -> bool {
+    pub(super) fn stopped(&self) -> bool {
         self.interrupted || (self.stop_on_finding && self.findings > 0)
     }
 
@@ -92,7 +92,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// If QEMU can't be started, or the witness is gone.
-    pub fn boot(
+    pub(super) fn boot(
         &mut self,
         plan: &Plan,
         end: BootEnd,
@@ -189,7 +189,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// If the witness is gone or can't write its report.
-    pub fn finish(mut self) -> Result<(Summary, Stages), Failure> {
+    pub(super) fn finish(mut self) -> Result<(Summary, Stages), Failure> {
         self.progress.stage("verdict");
         self.witness.tell(&Command::Finish {
             interrupted: self.interrupted,
