@@ -762,26 +762,3 @@ fn the_json_report_fits_its_schema_and_comes_back() {
     let again: legwatch::report::json::Report = serde_json::from_str(&text).unwrap();
     assert_eq!(again, report);
 }
-
-#[test]
-#[ignore = "prints a report to look at"]
-fn show_a_report() {
-    let mut history = History::new(2, Some(1));
-    history.header.reproduce = "legwatch run write-behind.toml --seed 1".into();
-    around(&mut history);
-    for at in 0..64u64 {
-        let load = Load::new(1, at + 1, 1000 + 8 * at, 8);
-        history.begin(&load);
-        history.read(0, load.sector, 8);
-        history.read(1, load.sector, 8);
-        history.end(&load);
-    }
-    let (old, new) = (Load::new(3, 118, 200, 8), Load::new(3, 119, 200, 8));
-    history.honest(&old);
-    history.begin(&new);
-    history.write(0, 200, &old.contents());
-    history.write(1, 200, &new.contents());
-    history.end(&new);
-    let verdict = finish(&mut history);
-    println!("{}", render(&history.header, &verdict, Style::Plain));
-}

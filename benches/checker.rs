@@ -1,5 +1,6 @@
-//! How fast journal and checker are. Not run by default: `cargo test --release --test speed -- --ignored --nocapture`.
+//! How fast journal and checker are, without a device: `cargo bench --bench checker`.
 
+#[path = "../tests/history/mod.rs"]
 mod history;
 
 use std::time::Instant;
@@ -8,10 +9,12 @@ use history::{History, Load};
 use legwatch::journal::{Reader, Writer};
 use legwatch::oracle::{Checker, EndState, Outcome};
 
-#[test]
-#[ignore = "a measurement, in release"]
-#[allow(clippy::disallowed_methods, reason = "it measures")]
-fn journal_and_checker() {
+#[allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "it measures"
+)]
+fn main() {
     let mut history = History::new(2, None);
     history.superblocks(false);
     for at in 0..50_000u64 {
