@@ -62,7 +62,9 @@ impl Plan {
         let mut cases = all(&args.depth, args.sequential_depth);
         if !args.filter.is_empty() {
             let names: Vec<String> = cases.iter().map(|case| case.name.clone()).collect();
-            let matches = |part: &String, name: &String| part == name || (!names.contains(part) && name.contains(part));
+            let matches = |part: &String, name: &String| {
+                part == name || (!names.contains(part) && name.contains(part))
+            };
             cases.retain(|case| args.filter.iter().any(|part| matches(part, &case.name)));
         }
         if backends.is_empty() || cases.is_empty() {
@@ -145,6 +147,8 @@ struct Runner<'a> {
     session: Option<(Session, usize, bool)>,
     /// Why it is not measured any more.
     gone: Option<String>,
+    /// It was measured, and then lost a request or gave wrong data.
+    failed: bool,
     memory: Option<Memory>,
     notes: Vec<String>,
 }
@@ -239,6 +243,10 @@ impl Runner<'_> {
             }
         }
         self.gone = Some(why.clone());
+        self.failed |= matches!(
+            failure,
+            Failure::Stalled { .. } | Failure::Request { .. } | Failure::Data { .. }
+        );
         self.stop();
         why
     }
@@ -275,6 +283,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, Failure> {
             backend: None,
             session: None,
             gone: None,
+            failed: false,
             memory: None,
             notes: Vec::new(),
         };
@@ -318,10 +327,9 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, Failure> {
         load_after: load(),
         ticks_before,
     };
-    let complete = runners.iter().all(|runner| match runner.gone {
-        Some(_) => !plan.required && !plan.verify,
-        None => true,
-    });
+    let complete = runners
+        .iter()
+        .all(|runner| !runner.failed && (runner.gone.is_none() || !plan.required));
     Ok(Report {
         text: report(plan, &runners, &rows, &noise),
         complete,
