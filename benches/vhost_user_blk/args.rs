@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Queue depth of the large sequential cases.
     #[arg(long, default_value_t = 8)]
     pub(crate) sequential_depth: usize,
-    /// About a minute: 2 rounds of short slices.
+    /// A minute or two: 2 rounds of short slices, to see that it works; too short for figures.
     #[arg(long)]
     pub(crate) quick: bool,
     /// Run N operations of each case once instead of slices, and print the rates (to profile a backend).
