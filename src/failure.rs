@@ -83,13 +83,16 @@ impl fmt::Display for Failure {
             Failure::User(error) | Failure::Inconclusive(error) | Failure::Internal(error) => error,
             Failure::Interrupted => return f.write_str("interrupted"),
         };
-        write!(f, "{first}")?;
+        let mut text = first.to_string();
         let mut cause = first.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            text.push_str(": ");
+            text.push_str(&error.to_string());
             cause = error.source();
         }
-        Ok(())
+        // Others' messages may have several lines; ours is one.
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        f.write_str(&lines.collect::<Vec<_>>().join("; "))
     }
 }
 

@@ -19,6 +19,9 @@ pub const JOURNAL: &str = "journal";
 /// Why a recorded run can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordedError {
+    /// A journal, and no report.
+    #[error("{} has a journal and no report: its run was cut off; `legwatch check` judges the journal", .0.display())]
+    NoReport(std::path::PathBuf),
     /// No such folder, or no journal in it.
     #[error("{path} is no run of legwatch: it has no {wanted}; name the folder that `legwatch run` printed", path = .path.display())]
     NoRun {
@@ -111,12 +114,15 @@ pub fn fold(path: &Path, strict: bool) -> Result<(RunHeader, Verdict), RecordedE
 pub fn report(args: &ReportArgs) -> Result<u8, Failure> {
     let path = args.run.join("report.json");
     if !path.is_file() {
-        return Err(Failure::user(RecordedError::NoRun {
-            path: args.run.clone(),
-            wanted: "report.json",
+        return Err(Failure::user(if args.run.join(JOURNAL).is_file() {
+            RecordedError::NoReport(args.run.clone())
+        } else {
+            RecordedError::NoRun {
+                path: args.run.clone(),
+                wanted: "report.json",
+            }
         }));
     }
-    print(&args.run, args.format)?;
     let text = std::fs::read_to_string(&path).map_err(|source| {
         Failure::user(RecordedError::Io {
             path: path.clone(),
@@ -129,6 +135,7 @@ pub fn report(args: &ReportArgs) -> Result<u8, Failure> {
             path.display()
         ))
     })?;
+    print(&args.run, args.format)?;
     Ok(report.exit_code)
 }
 

@@ -17,13 +17,13 @@ impl Checker {
         self.count_coverage();
         let mut findings = self.findings();
         self.add_bad_reads(&mut findings);
-        let mut reasons = Vec::new();
+        // What the caller knows (a panic, an interrupt) is the cause of the rest, and leads.
+        let mut reasons = end.reasons;
         self.add_steps(&mut findings, &mut reasons);
         findings.extend(end.findings);
         findings.sort_by(|one, other| (one.first, &one.id).cmp(&(other.first, &other.id)));
         self.explain_end(&mut reasons);
         self.explain_coverage(&mut reasons);
-        reasons.extend(end.reasons);
         reasons.dedup();
         let notes = self.notes_for_reader();
         let mut verdict = Verdict {

@@ -4,7 +4,7 @@ use super::ack_all::{self, Arrival};
 use super::checker::Checker;
 use super::clean_eq::{self, Compared};
 use super::excuse::Excuse;
-use super::intents::{IntentNo, Record};
+use super::intents::{Accept, IntentNo, Record};
 use super::stamp::{self, Judged};
 use super::world::{bit, leg_range, leg_sector};
 use super::wrong::{Instead, Write, Wrong};
@@ -391,8 +391,10 @@ impl Checker {
         member: &Member,
         wrong: &mut [(Sector, Wrongness)],
     ) {
+        // A run that is misplaced is so as a whole: only its first sector is looked for.
+        let mut before: Option<(Sector, Sector)> = None;
         for (sector, kind) in wrong {
-            if *kind != Wrongness::Garbage || self.scans_left == 0 {
+            if *kind != Wrongness::Garbage {
                 continue;
             }
             let digest = leg_sector(member, *sector)
@@ -400,6 +402,26 @@ impl Checker {
             let Some(digest) = digest.filter(|d| *d != crate::shadow::ZERO_DIGEST) else {
                 continue;
             };
+            let next = before
+                .filter(|(last, _)| last.checked_add(1) == Some(*sector))
+                .and_then(|(_, meant)| meant.checked_add(1))
+                .filter(|meant| {
+                    let cell = self.book.cell(array.key, *meant);
+                    cell.is_some_and(|cell| {
+                        matches!(
+                            self.book.accepts(cell, *meant, Some(digest)),
+                            Accept::Yes(_)
+                        )
+                    })
+                });
+            if let Some(meant) = next {
+                before = Some((*sector, meant));
+                *kind = Wrongness::Misplaced;
+                continue;
+            }
+            if self.scans_left == 0 {
+                continue;
+            }
             self.scans_left -= 1;
             if let Some((id, meant)) = self.book.whose(digest) {
                 let same =
@@ -407,6 +429,7 @@ impl Checker {
                 *kind = if same {
                     Wrongness::Older
                 } else {
+                    before = Some((*sector, meant));
                     Wrongness::Misplaced
                 };
             }

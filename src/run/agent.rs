@@ -1,6 +1,6 @@
 //! Where the guest's agent is: beside this program, or where `ci/build` puts the static one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The environment's word on where the agent is.
 const VARIABLE: &str = "LEGWATCH_GUEST";
@@ -33,14 +33,35 @@ pub(super) fn find() -> Result<PathBuf, AgentError> {
         };
     }
     let program = std::env::current_exe()?;
-    let beside = program.parent().unwrap_or(&program).to_owned();
-    // In a build tree: target/release/legwatch and target/x86_64-unknown-linux-gnu/guest/legwatch-guest.
-    let built = beside
-        .parent()
-        .map(|target| target.join("x86_64-unknown-linux-gnu/guest").join(NAME));
-    [built, Some(beside.join(NAME))]
+    candidates(&program)
         .into_iter()
-        .flatten()
         .find(|path| path.is_file())
         .ok_or(AgentError::Nowhere(program))
+}
+
+/// Where it can be, the likeliest first. In a build tree the static one is target/x86_64-unknown-linux-gnu/guest/legwatch-guest, and this program
+/// target/release/legwatch or, as a test, target/release/deps/NAME. What lies beside this program may be a dynamic build of `cargo build`.
+fn candidates(program: &Path) -> Vec<PathBuf> {
+    let built = program
+        .ancestors()
+        .skip(2)
+        .take(2)
+        .map(|target| target.join("x86_64-unknown-linux-gnu/guest").join(NAME));
+    let beside = program.parent().map(|folder| folder.join(NAME));
+    built.chain(beside).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_tree_is_searched_before_the_programs_own_folder() {
+        for program in ["/t/release/legwatch", "/t/debug/deps/vm-0123"] {
+            let found = candidates(Path::new(program));
+            let built = Path::new("/t/x86_64-unknown-linux-gnu/guest/legwatch-guest");
+            assert!(found.iter().any(|path| path == built), "{found:?}");
+            assert_eq!(found.last().unwrap().parent(), Path::new(program).parent());
+        }
+    }
 }

@@ -64,10 +64,13 @@ impl WitnessChild {
         }
     }
 
-    /// Waits for the witness's end.
-    pub(super) fn wait(&mut self) {
+    /// Waits for the witness's end; tells how it ended, in words.
+    pub(super) fn wait(&mut self) -> String {
         self.stdin = None;
-        let _already_gone = self.child.wait();
+        match self.child.wait() {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        }
     }
 }
 

@@ -14,15 +14,17 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 
 use crate::cache::Cache;
 use crate::cli::{AccelArg, RunArgs};
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::initramfs::{self, Contents, Extra};
 use crate::kernel::{self, Kernel};
 use crate::plan::Plan;
 use crate::qemu::{self, Accel, AccelChoice, Disk, Machine, Qemu};
 use crate::recorded;
+use crate::run::happening::Interrupts;
 use crate::run::progress::Progress;
 use crate::run::supervise::Supervisor;
 use crate::scenario::Scenario;
@@ -42,6 +44,16 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     scenario.guest.smp = args.smp.unwrap_or(scenario.guest.smp);
     scenario.guest.memory_mib = args.mem.unwrap_or(scenario.guest.memory_mib);
     scenario.guest.check().map_err(Failure::user)?;
+    if let Some(wish) = &args.out {
+        out::check(wish).map_err(Failure::user)?;
+    }
+    let exit = failure::EXIT_INTERRUPTED;
+    let exit = if args.bisect {
+        failure::bisect(exit)
+    } else {
+        exit
+    };
+    let interrupts = Interrupts::catch(exit).map_err(Failure::internal)?;
     let mut progress = Progress::new();
     let host = prepare(args, &scenario, &mut progress)?;
 
@@ -50,13 +62,15 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         None => random()?,
     };
     let run_number = random()?;
-    let folder = out::prepare(args.out.as_deref(), &scenario.name).map_err(Failure::user)?;
+    let (sender, happenings) = channel();
+    interrupts.listen(sender.clone());
+    let mut folder = out::prepare(args.out.as_deref(), &scenario.name).map_err(Failure::user)?;
     progress.line(&format!(
         "legwatch: {} on {} ({}), seed {seed}, {}",
         scenario.name,
         host.kernel.release,
         host.accel,
-        folder.display()
+        folder.path().display()
     ));
     let sockets = tempfile::Builder::new()
         .prefix("legwatch-")
@@ -71,7 +85,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         seed,
         legs: scenario.legs.clone(),
         sockets: sockets.path().to_owned(),
-        out: folder.clone(),
+        out: folder.path().to_owned(),
         record: scenario.record,
         scenario: scenario.text.clone(),
         steps: plans
@@ -83,7 +97,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         provenance: host.provenance(),
         again: again(args, seed),
     };
-    let config_path = folder.join("witness.json");
+    let config_path = folder.path().join("witness.json");
     let write = |name: &Path, bytes: &[u8]| {
         std::fs::write(name, bytes)
             .map_err(|error| Failure::user(format!("{} can't be written: {error}", name.display())))
@@ -93,22 +107,36 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         &serde_json::to_vec_pretty(&config).expect("plain data"),
     )?;
     let resolved = format!("# Run again: {}\n{}", config.again, scenario.text);
-    write(&folder.join("scenario.toml"), resolved.as_bytes())?;
-    let console = File::create(folder.join("console.log")).map_err(Failure::user)?;
+    write(&folder.path().join("scenario.toml"), resolved.as_bytes())?;
+    let console = File::create(folder.path().join("console.log")).map_err(Failure::user)?;
 
     let legs = scenario.legs.iter().map(|leg| leg.name.clone()).collect();
-    let mut supervisor =
-        Supervisor::start(&config_path, console, legs, args.stop_on_finding, progress)?;
+    let mut supervisor = Supervisor::start(
+        (sender, happenings),
+        &config_path,
+        console,
+        legs,
+        args.stop_on_finding,
+        progress,
+    )?;
     for (plan, boot) in plans.iter().zip(&scenario.boots) {
         let arguments = host.arguments(args, &scenario, supervisor.sockets())?;
-        if !supervisor.boot(plan, boot.end, &host.qemu, &arguments)? || supervisor.stopped() {
+        let went_on = supervisor.boot(plan, boot.end, &host.qemu, &arguments);
+        if supervisor.guests() > 0 {
+            folder.keep();
+        }
+        if !went_on? || supervisor.stopped() {
             break;
         }
     }
-    let (summary, stages) = supervisor.finish()?;
-    recorded::print(&folder, args.format)?;
-    eprintln!("legwatch: {stages}; {}", folder.display());
-    Ok(summary.exit)
+    let ended = supervisor.finish()?;
+    recorded::print(folder.path(), args.format)?;
+    eprintln!("legwatch: {}; {}", ended.stages, folder.path().display());
+    Ok(if ended.interrupted {
+        failure::EXIT_INTERRUPTED
+    } else {
+        ended.summary.exit
+    })
 }
 
 /// What the host gives to a run: everything that can be refused before the run's folder is made.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use crate::clock;
@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::qemu::{self, ConsoleLine, Exit, Qemu};
 use crate::run::boot::{Boot, Next, Stages};
 use crate::run::child::WitnessChild;
-use crate::run::happening::{Happening, catch_signals};
+use crate::run::happening::Happening;
 use crate::run::progress::Progress;
 use crate::scenario::file::BootEnd;
 use crate::witness::wire::{Command, Notice, Summary};
@@ -36,22 +36,33 @@ pub(super) struct Supervisor {
     interrupted: bool,
     findings: u64,
     stages: Stages,
+    guests: u32,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// The witness's verdict.
+    pub summary: Summary,
+    /// What the stages took.
+    pub stages: Stages,
+    /// Whether somebody ended it.
+    pub interrupted: bool,
 }
 
 impl Supervisor {
-    /// Starts the witness and waits until its sockets listen.
+    /// Starts the witness and waits until its sockets listen. What happens comes through the channel, interrupts too.
     ///
     /// # Errors
     /// What the witness says it can't do, or a process that can't be started.
     pub(super) fn start(
+        (sender, happenings): (Sender<Happening>, Receiver<Happening>),
         config: &Path,
         console: File,
         legs: Vec<String>,
         stop_on_finding: bool,
         progress: Progress,
     ) -> Result<Supervisor, Failure> {
-        let (sender, happenings) = channel();
-        catch_signals(sender.clone()).map_err(Failure::internal)?;
         let witness = WitnessChild::start(config, sender.clone()).map_err(Failure::internal)?;
         let mut supervisor = Supervisor {
             happenings,
@@ -65,6 +76,7 @@ impl Supervisor {
             interrupted: false,
             findings: 0,
             stages: Stages::default(),
+            guests: 0,
         };
         loop {
             match supervisor.wait()? {
@@ -81,6 +93,11 @@ impl Supervisor {
     /// Each leg's socket, by name; last the control leg's.
     pub(super) fn sockets(&self) -> &[(String, PathBuf)] {
         &self.sockets
+    }
+
+    /// Guests that were started.
+    pub(super) fn guests(&self) -> u32 {
+        self.guests
     }
 
     /// Whether the run is to end now.
@@ -111,6 +128,7 @@ impl Supervisor {
             let _supervisor_is_gone = console.send(Happening::Console(line));
         })
         .map_err(Failure::inconclusive)?;
+        self.guests += 1;
         let mut killed: Option<GuestEnd> = None;
         let exit = loop {
             if let Some(happening) = self.wait()? {
@@ -189,7 +207,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// If the witness is gone or can't write its report.
-    pub(super) fn finish(mut self) -> Result<(Summary, Stages), Failure> {
+    pub(super) fn finish(mut self) -> Result<Ended, Failure> {
         self.progress.stage("verdict");
         self.witness.tell(&Command::Finish {
             interrupted: self.interrupted,
@@ -198,10 +216,11 @@ impl Supervisor {
             if let Some(Happening::Notice(Notice::Done(summary))) = self.wait()? {
                 self.witness.wait();
                 self.progress.end();
-                if self.interrupted {
-                    eprintln!("legwatch: interrupted; what was seen until then is kept");
-                }
-                return Ok((summary, self.stages));
+                return Ok(Ended {
+                    summary,
+                    stages: self.stages,
+                    interrupted: self.interrupted,
+                });
             }
         }
     }
@@ -222,9 +241,11 @@ impl Supervisor {
     fn meet_anywhere(&mut self, happening: Happening) -> Result<Happening, Failure> {
         match &happening {
             Happening::Interrupted => {
+                if !self.interrupted {
+                    self.progress
+                        .line("legwatch: interrupted; ending the guest and keeping what was seen");
+                }
                 self.interrupted = true;
-                self.progress
-                    .line("legwatch: interrupted; ending the guest and keeping what was seen");
             }
             Happening::Notice(Notice::Finding(headline)) => {
                 self.findings += 1;
@@ -245,9 +266,10 @@ impl Supervisor {
             }
             Happening::WitnessGone => {
                 self.progress.end();
-                return Err(Failure::internal(
-                    "the witness's process ended before its verdict; its journal up to then is kept",
-                ));
+                let how = self.witness.wait();
+                return Err(Failure::internal(format!(
+                    "the witness's process ended before its verdict ({how}); `legwatch check` judges its journal up to then"
+                )));
             }
             Happening::Notice(_) | Happening::Console(_) => {}
         }

@@ -75,7 +75,7 @@ pub enum ScenarioError {
     Toml {
         /// The file.
         path: PathBuf,
-        /// The parser's message, with line and column.
+        /// Line, column and the parser's message.
         message: String,
     },
     /// TOML, but it makes no sense.
@@ -127,7 +127,7 @@ impl Scenario {
     pub fn parse(text: &str, path: &Path) -> Result<Scenario, ScenarioError> {
         let file: ScenarioFile = toml::from_str(text).map_err(|error| ScenarioError::Toml {
             path: path.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
+            message: toml_message(&error, text),
         })?;
         resolve(file, text).map_err(|message| ScenarioError::Sense {
             path: path.to_owned(),
@@ -149,6 +149,20 @@ impl Scenario {
             legs: self.legs.iter().map(|leg| leg.name.clone()).collect(),
             steps: self.boots[at].steps.clone(),
         }
+    }
+}
+
+/// The parser's message on one line, with the line and column that it is about.
+fn toml_message(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().lines().map(str::trim).collect::<Vec<_>>();
+    let message = message.join(", ");
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => {
+            let line = before.matches('\n').count() + 1;
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            format!("line {line}, column {column}: {message}")
+        }
+        None => message,
     }
 }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use crate::cli::{RecordArg, ServeArgs};
 use crate::config::{LegConfig, Record};
-use crate::failure::Failure;
+use crate::failure::{EXIT_INTERRUPTED, Failure};
 use crate::plan::Plan;
 use crate::qemu;
 use crate::recorded;
-use crate::run::happening::catch_signals;
+use crate::run::happening::Interrupts;
 use crate::run::{disks, out};
 use crate::witness::Witness;
 use crate::witness::wire::{Notice, WitnessConfig};
@@ -27,20 +27,17 @@ const QEMU_MEMORY_MIB: u32 = 1024;
 pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
     let legs = leg_arg::parse_all(&args.legs).map_err(Failure::user)?;
     let plan = args.plan.as_deref().map(read_plan).transpose()?;
-    std::fs::create_dir_all(&args.sockets).map_err(|error| {
-        Failure::user(format!(
-            "sockets' folder {}: {error}",
-            args.sockets.display()
-        ))
-    })?;
-    let sockets = std::path::absolute(&args.sockets).map_err(Failure::user)?;
-    let folder = out::prepare(args.out.as_deref(), "serve").map_err(Failure::user)?;
-    let config = config(args, legs, plan.as_ref(), &folder, &sockets);
+    let (signal, interrupted) = channel();
+    Interrupts::catch(EXIT_INTERRUPTED)
+        .map_err(Failure::internal)?
+        .listen(signal);
+    let mut folder = out::prepare(args.out.as_deref(), "serve").map_err(Failure::user)?;
+    let sockets = SocketsFolder::take(&args.sockets)?;
+    let config = config(args, legs, plan.as_ref(), folder.path(), &sockets.path);
 
     let (notices, told) = channel();
     let mut witness = Witness::start(&config, notices)?;
-    let (signal, interrupted) = channel();
-    catch_signals(signal).map_err(Failure::internal)?;
+    folder.keep();
     if let Some(plan) = &plan {
         witness.boot(plan.boot, plan)?;
     }
@@ -57,9 +54,40 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
         }
     }
     let summary = witness.finish(false)?;
-    recorded::print(&folder, args.format)?;
-    eprintln!("legwatch: {}", folder.display());
+    recorded::print(folder.path(), args.format)?;
+    eprintln!("legwatch: {}", folder.path().display());
     Ok(summary.exit)
+}
+
+/// The folder of the sockets; one that was made for them goes with them.
+#[derive(Debug)]
+struct SocketsFolder {
+    path: PathBuf,
+    made: bool,
+}
+
+impl SocketsFolder {
+    fn take(path: &Path) -> Result<SocketsFolder, Failure> {
+        let refuse = |error| {
+            Failure::user(format!(
+                "the sockets' folder {} can't be made: {error}; name another with --sockets",
+                path.display()
+            ))
+        };
+        let made = !path.is_dir();
+        std::fs::create_dir_all(path).map_err(refuse)?;
+        let path = std::path::absolute(path).map_err(refuse)?;
+        Ok(SocketsFolder { path, made })
+    }
+}
+
+impl Drop for SocketsFolder {
+    fn drop(&mut self) {
+        if self.made {
+            // If somebody has put something of his own there, it stays.
+            let _stays = std::fs::remove_dir(&self.path);
+        }
+    }
 }
 
 fn read_plan(path: &Path) -> Result<Plan, Failure> {

@@ -4,15 +4,16 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 
+use crate::event::GuestEnd;
 use crate::failure::Failure;
 use crate::witness::Witness;
 use crate::witness::wire::{Command, Notice, WitnessConfig};
 
-/// Runs until the supervisor says that it is over, or is gone. The verdict is told as a notice, so the exit code is 0 unless the witness
-/// itself could not do its work.
+/// Runs until the supervisor says that it is over, or is gone. The verdict is told as a notice, and so is a failure: the exit code is 0 unless the
+/// witness itself could not do its work.
 ///
 /// # Errors
-/// [`Failure`], also told as a notice.
+/// [`Failure`], if there is nobody to tell.
 pub fn main(config: &Path) -> Result<u8, Failure> {
     let (notices, told) = channel();
     let printer = std::thread::Builder::new()
@@ -29,7 +30,7 @@ pub fn main(config: &Path) -> Result<u8, Failure> {
     }
     drop(notices);
     let _printer_panicked = printer.join();
-    result.map(|()| 0)
+    Ok(result.map_or_else(|failure| failure.exit(), |()| 0))
 }
 
 fn serve(config: &Path, notices: std::sync::mpsc::Sender<Notice>) -> Result<(), Failure> {
@@ -39,12 +40,20 @@ fn serve(config: &Path, notices: std::sync::mpsc::Sender<Notice>) -> Result<(), 
     let _nobody_listens = notices.send(Notice::Ready {
         sockets: witness.sockets(),
     });
+    // The boot that goes on.
+    let mut guest = None;
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(Failure::internal)?;
         match serde_json::from_str(&line).map_err(Failure::internal)? {
-            Command::Boot { boot, plan } => witness.boot(boot, &plan)?,
+            Command::Boot { boot, plan } => {
+                witness.boot(boot, &plan)?;
+                guest = Some(boot);
+            }
             Command::Console { line } => witness.console(line),
-            Command::GuestEnded { boot, how } => witness.guest_ended(boot, how),
+            Command::GuestEnded { boot, how } => {
+                witness.guest_ended(boot, how);
+                guest = None;
+            }
             Command::Finish { interrupted } => {
                 let summary = witness.finish(interrupted)?;
                 let _nobody_listens = notices.send(Notice::Done(summary));
@@ -52,8 +61,14 @@ fn serve(config: &Path, notices: std::sync::mpsc::Sender<Notice>) -> Result<(), 
             }
         }
     }
-    // The supervisor is gone: keep what there is.
+    // The supervisor is gone, and QEMU with it: keep what there is.
+    if let Some(boot) = guest {
+        let why = "legwatch's supervisor ended before its guest did".into();
+        witness.guest_ended(boot, GuestEnd::Lost { why });
+    }
     witness.finish(true)?;
+    // It made the folder, and can't remove it any more.
+    let _stays = std::fs::remove_dir(&config.sockets);
     Ok(())
 }
 

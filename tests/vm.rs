@@ -1,0 +1,13 @@
+//! The outermost ring: the real program, real kernels, real QEMU; one guest at a time.
+//!
+//! By default what every change must pass. `LEGWATCH_FULL=1` adds every kernel, ten thousand writes instead of two, and guests that hang, which take a
+//! minute to be told. Kernels are the pinned ones; what is not in the cache is fetched. The agent is built by `ci/build`.
+
+mod vm {
+    mod harness;
+    mod lost;
+    mod matrix;
+    mod planted;
+    mod serve;
+    mod stopped;
+}

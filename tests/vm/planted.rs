@@ -1,0 +1,132 @@
+//! The tester tested: faults planted in a guest with a stock kernel, below, above and behind md, each found and called what it is.
+
+use serde_json::Value;
+
+use super::harness::{Ran, array, full, run, scenario};
+
+/// Where the data begins on the legs of the planted scenarios, in sectors.
+const DATA: u64 = 2048;
+
+/// The kernels to plant in.
+fn kernels() -> &'static [&'static str] {
+    if full() {
+        &["pinned:6.1", "pinned:6.12", "pinned:7.3.4"]
+    } else {
+        &["pinned:6.12"]
+    }
+}
+
+/// Asserts that a finding is proven, and hits these array sectors on these legs.
+fn hits(ran: &Ran, kind: &str, legs: &[&str], ranges: &[(u64, u64)]) -> Value {
+    let finding = ran.finding("stamp", kind, legs);
+    assert_eq!(finding["confidence"], "proven");
+    assert_eq!(array(&finding), ranges, "{kind}\n{}", ran.stdout);
+    let on_legs = finding["leg_ranges"].as_array().unwrap();
+    for leg in legs {
+        let on_leg: Vec<(u64, u64)> = on_legs
+            .iter()
+            .filter(|range| range["leg"] == *leg)
+            .map(|range| {
+                (
+                    range["start"].as_u64().unwrap() - DATA,
+                    range["count"].as_u64().unwrap(),
+                )
+            })
+            .collect();
+        assert_eq!(on_leg, ranges, "{kind} on leg {leg}");
+    }
+    finding
+}
+
+/// The first sector of every write of 16 sectors in an area of 1024.
+fn first_sectors(start: u64) -> Vec<(u64, u64)> {
+    (0..64).map(|at| (start + 16 * at, 1)).collect()
+}
+
+#[test]
+fn faults_of_one_leg_are_found_and_named() {
+    for kernel in kernels() {
+        let ran = run(scenario("planted-below"), kernel, &[]);
+        ran.ended_with(1).check_agrees();
+        assert_eq!(ran.findings().len(), 3, "{}", ran.stdout);
+        // What the leg lost; what went elsewhere never came where it belongs; what was lost over an older version.
+        let lost = [(8192, 1024), (24576, 1024), (32768, 1024)];
+        hits(&ran, "absent", &["b"], &lost);
+        hits(&ran, "garbage", &["b"], &first_sectors(16384));
+        // Where the other half was written, its content is.
+        hits(&ran, "misplaced", &["b"], &[(24576, 1024)]);
+    }
+}
+
+#[test]
+fn faults_that_are_identical_on_all_legs_are_found_and_named() {
+    for kernel in kernels() {
+        let ran = run(scenario("planted-above"), kernel, &[]);
+        ran.ended_with(1).check_agrees();
+        assert_eq!(ran.findings().len(), 3, "{}", ran.stdout);
+        let both = ["a", "b"];
+        hits(&ran, "absent", &both, &[(8192, 1024), (24576, 1024)]);
+        hits(&ran, "garbage", &both, &first_sectors(16384));
+        hits(&ran, "misplaced", &both, &[(24576, 1024)]);
+    }
+}
+
+#[test]
+fn what_is_done_to_the_legs_behind_md_is_found_and_named() {
+    for kernel in kernels() {
+        let ran = run(scenario("planted-behind"), kernel, &[]);
+        ran.ended_with(1).check_agrees();
+        assert_eq!(ran.findings().len(), 4, "{}", ran.stdout);
+        hits(&ran, "garbage", &["b"], &[(8192, 32)]);
+        let older = hits(&ran, "older", &["b"], &[(9216, 32)]);
+        let held = older["example"]["legs"][1]["what"].as_str().unwrap();
+        assert!(held.starts_with("writer 1 #65"), "{held}");
+        hits(&ran, "misplaced", &["b"], &[(10240, 32), (10752, 32)]);
+        hits(&ran, "garbage", &["a", "b"], &[(11264, 32)]);
+    }
+}
+
+#[test]
+fn a_write_that_is_acknowledged_too_early_is_found() {
+    let ran = run(scenario("planted-early"), "pinned:6.12", &[]);
+    ran.ended_with(1).check_agrees();
+    assert_eq!(ran.findings().len(), 1, "{}", ran.stdout);
+    let finding = ran.finding("ack-all", "early", &["b"]);
+    assert_eq!(array(&finding), [(8192, 128)]);
+    assert_eq!(finding["writes"], 16);
+}
+
+/// A program that changes its buffers in flight is told as the cause of what differs, and is no finding.
+#[test]
+fn buffers_that_the_guest_changes_are_the_guests_doing() {
+    let ran = run(scenario("scribble"), "pinned:6.12", &[]);
+    ran.ended_with(0).check_agrees();
+    let coverage = &ran.report()["coverage"];
+    assert!(
+        coverage["excused"]["12"].as_u64().unwrap() > 0,
+        "{}",
+        ran.stdout
+    );
+    assert_eq!(coverage["sectors_compared"], 800);
+    assert!(
+        ran.stdout
+            .contains("the guest changed the buffer in flight"),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn a_failed_check_is_a_finding() {
+    let ran = run(scenario("check-fails"), "pinned:6.12", &[]);
+    ran.ended_with(1).check_agrees();
+    assert_eq!(ran.findings().len(), 1, "{}", ran.stdout);
+    let finding = ran.finding("check-step", "step", &[]);
+    let (headline, detail) = (finding["headline"].as_str(), finding["detail"].as_str());
+    assert_eq!(headline, Some("check `what is not so` failed"));
+    assert!(
+        detail
+            .unwrap()
+            .contains("exit code 3; its last line: the moon is no cheese")
+    );
+}

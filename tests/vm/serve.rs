@@ -1,0 +1,175 @@
+//! `legwatch serve` with a QEMU that the test starts itself, from the arguments that serve prints.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use legwatch::cache::Cache;
+use legwatch::initramfs::{self, Contents};
+use legwatch::kernel;
+use legwatch::qemu::Qemu;
+use legwatch::scenario::Scenario;
+use rustix::process::Signal;
+
+use super::harness::{Ran, Running};
+
+const KERNEL: &str = "pinned:6.12";
+/// What a guest has that knows nothing of legwatch: it makes an array, writes, and powers off.
+const INIT: &str = r#"#!/bin/sh
+/bin/busybox mount -t devtmpfs none /dev
+/bin/busybox mount -t proc none /proc
+/bin/busybox mount -t sysfs none /sys
+while read -r module; do /bin/busybox insmod "$module"; done </etc/legwatch/modules
+until [ -b /dev/vda ] && [ -b /dev/vdb ]; do /bin/busybox sleep 0.1; done
+mdadm --create /dev/md0 --run --assume-clean --level=1 --raid-devices=2 --bitmap=none /dev/vda /dev/vdb
+/bin/busybox dd if=/dev/urandom of=/dev/md0 bs=64k count=32 conv=fsync
+SPOIL
+/bin/busybox sync
+mdadm --stop /dev/md0
+/bin/busybox poweroff -f
+"#;
+
+/// The agent, where `ci/build` puts it.
+fn agent() -> PathBuf {
+    if let Some(named) = std::env::var_os("LEGWATCH_GUEST") {
+        return named.into();
+    }
+    let program = Path::new(env!("CARGO_BIN_EXE_legwatch"));
+    let target = program.ancestors().nth(2).unwrap();
+    target.join("x86_64-unknown-linux-gnu/guest/legwatch-guest")
+}
+
+/// Starts `serve` with two legs, and a plan if there is one.
+fn serve(plan: Option<&Path>) -> Running {
+    let mut args = vec![
+        "serve",
+        "--leg",
+        "a=mem:64M",
+        "--leg",
+        "b=mem:64M,queues=2",
+        "--sockets",
+        "s",
+    ];
+    if let Some(plan) = plan {
+        args.extend(["--plan", plan.to_str().unwrap()]);
+    }
+    let mut serve = Running::start(&args);
+    serve.line("Ctrl-C or SIGTERM ends it");
+    serve
+}
+
+/// Runs QEMU with the arguments that serve printed, until the guest powers off.
+fn guest(serve: &Running, init: &Path) -> String {
+    let cache = Cache::open().unwrap();
+    let kernel = kernel::resolve(KERNEL, &cache).unwrap();
+    let contents = Contents {
+        agent: init.to_owned(),
+        modules: ["virtio_pci", "virtio_blk", "raid1"]
+            .map(String::from)
+            .into(),
+        binaries: vec!["mdadm".into()],
+        ..Contents::default()
+    };
+    let initramfs = initramfs::build(&kernel, &contents, &cache).unwrap();
+    let mut command = Command::new(Qemu::find().unwrap().path);
+    let printed = serve.said().iter();
+    for line in printed.filter_map(|line| line.strip_prefix("  ")?.strip_suffix(" \\")) {
+        command.args(line.split(' '));
+    }
+    command
+        .args([
+            "-m",
+            "1024M",
+            "-accel",
+            "tcg",
+            "-cpu",
+            "max,la57=off",
+            "-nodefaults",
+        ])
+        .args(["-no-reboot", "-display", "none", "-serial", "stdio"])
+        .arg("-kernel")
+        .arg(kernel.boot_image())
+        .arg("-initrd")
+        .arg(&initramfs)
+        .args(["-append", "console=ttyS0 panic=-1"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    let output = command.output().unwrap();
+    let console = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}\n{console}", output.status);
+    console
+}
+
+fn init(serve: &Running, spoil: &str) -> PathBuf {
+    let path = serve.dir().join("init");
+    std::fs::write(&path, INIT.replace("SPOIL", spoil)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn ended(serve: Running) -> Ran {
+    serve.signal(Signal::TERM);
+    let sockets = serve.dir().join("s");
+    let ran = serve.end();
+    assert!(!sockets.exists(), "the sockets' folder is left");
+    ran
+}
+
+#[test]
+fn a_plan_is_run_by_the_agent_in_a_qemu_of_ones_own() {
+    let plan = tempfile::NamedTempFile::new().unwrap();
+    let scenario = Scenario::load(Path::new("raid1-quick")).unwrap();
+    std::fs::write(
+        plan.path(),
+        serde_json::to_vec(&scenario.plan(1, 7, 9)).unwrap(),
+    )
+    .unwrap();
+    let serve = serve(Some(plan.path()));
+    guest(&serve, &agent());
+    let ran = ended(serve);
+    ran.compared_all(2, 2000).check_agrees();
+}
+
+#[test]
+fn without_the_agent_twins_are_compared_and_the_report_says_what_is_off() {
+    let serve = serve(None);
+    let init = init(&serve, "");
+    guest(&serve, &init);
+    let ran = ended(serve);
+    ran.ended_with(0).check_agrees();
+    assert!(ran.report()["coverage"]["twins_compared"].as_u64().unwrap() >= 4096);
+    for words in [
+        "no agent spoke",
+        "as suspect",
+        "stamp, ack-all, buf-stable and same-pages were off",
+    ] {
+        assert!(ran.stdout.contains(words), "{words}\n{}", ran.stdout);
+    }
+}
+
+#[test]
+fn without_the_agent_legs_that_differ_are_suspect() {
+    let serve = serve(None);
+    let spoil = "/bin/busybox dd if=/dev/urandom of=/dev/vdb bs=4k seek=1000 count=1 conv=fsync";
+    let init = init(&serve, spoil);
+    guest(&serve, &init);
+    let ran = ended(serve);
+    ran.check_agrees();
+    let findings = ran.findings();
+    assert_eq!(findings.len(), 1, "{}", ran.stdout);
+    assert_eq!(findings[0]["confidence"], "suspect", "{}", ran.stdout);
+    assert_eq!(
+        findings[0]["legs"],
+        serde_json::json!(["b"]),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn nobody_came_is_inconclusive() {
+    let ran = ended(serve(None));
+    ran.ended_with(125)
+        .because("nothing was exercised")
+        .check_agrees();
+}
