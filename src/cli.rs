@@ -88,6 +88,12 @@ pub struct RunArgs {
     /// A file to have in the guest: FILE or FILE:PATH-IN-GUEST (repeatable).
     #[arg(long, value_name = "FILE")]
     pub add: Vec<String>,
+    /// A shell on the guest's console once the plan is done; a hang is then not looked for.
+    #[arg(long)]
+    pub shell: bool,
+    /// The guest waits for gdb on a socket that is printed; a hang is then not looked for.
+    #[arg(long)]
+    pub gdb: bool,
 }
 
 /// `legwatch serve`

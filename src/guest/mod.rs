@@ -39,6 +39,8 @@ mod tests;
 mod workload;
 mod writer;
 
+pub use shell::SHELL_WORD;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};

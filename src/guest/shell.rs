@@ -20,16 +20,18 @@ const LOOK_MS: i64 = 100;
 /// The same where the kernel has no pidfd to wait for.
 const LOOK_BLIND_MS: i64 = 10;
 
-/// The word on the kernel's command line that asks for [`interactive`].
-const WANTED: &str = "legwatch.shell";
+/// The word on the kernel's command line that asks for a shell on the console once the plan is done.
+pub const SHELL_WORD: &str = "legwatch.shell";
 
 /// Gives the console to a shell, until it is left, if the kernel's command line asks for it.
 pub(super) fn interactive() -> Result<(), Error> {
     let asked = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    if !asked.split_whitespace().any(|word| word == WANTED) {
+    if !asked.split_whitespace().any(|word| word == SHELL_WORD) {
         return Ok(());
     }
-    console("the plan is done; a shell on this console, `exit` ends it and powers off");
+    console(
+        "legwatch-guest: the plan is done; a shell on this console, `exit` ends it and powers off",
+    );
     let open = || File::options().read(true).write(true).open("/dev/console");
     let (input, output, errors) = (open(), open(), open());
     Command::new("sh")

@@ -151,9 +151,19 @@ fn line(out: &mut String, text: &str) {
 /// A finding in one line: what, where, on which legs.
 pub fn summary(finding: &Finding, style: Style) -> String {
     let mut text = style.red(&format!("✗ {}", finding.headline));
-    if let (Some(first), Some(last)) = (finding.array.first(), finding.array.last()) {
-        let span = last.start + last.count - first.start;
-        write!(text, "   array {}+{span}", first.start).expect("a string takes everything");
+    match (finding.array.as_slice(), finding.array.last()) {
+        ([], _) | (_, None) => {}
+        ([only], _) => write!(text, "   array {}+{}", only.start, only.count)
+            .expect("a string takes everything"),
+        ([first, ..], Some(last)) => write!(
+            text,
+            "   array {}…{} ({} sectors in {} places)",
+            first.start,
+            last.start + last.count - 1,
+            finding.sectors,
+            finding.array.len()
+        )
+        .expect("a string takes everything"),
     }
     if !finding.detail.is_empty() {
         write!(text, "   {}", finding.detail).expect("a string takes everything");

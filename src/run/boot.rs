@@ -75,6 +75,8 @@ pub(super) struct Boot<'a> {
     step: Option<(u32, Instant)>,
     stages: Stages,
     last_console: String,
+    /// Somebody is at the guest's console or debugs it: silence means nothing.
+    attended: bool,
 }
 
 impl<'a> Boot<'a> {
@@ -91,7 +93,20 @@ impl<'a> Boot<'a> {
             step: None,
             stages: Stages::default(),
             last_console: String::new(),
+            attended: false,
         }
+    }
+
+    /// Whether somebody is at the guest's console.
+    pub(super) fn is_attended(&self) -> bool {
+        self.attended
+    }
+
+    /// Somebody is at the guest's console or debugs it, so silence is no hang.
+    #[must_use]
+    pub(super) fn attended(mut self, attended: bool) -> Boot<'a> {
+        self.attended = attended;
+        self
     }
 
     /// The boot's number, from 1.
@@ -201,7 +216,7 @@ impl<'a> Boot<'a> {
             None => FIRST_WORD,
             Some(hello) => SILENCE_MIN.max(10 * (hello - self.started)),
         };
-        if now - self.last_sign <= limit {
+        if self.attended || now - self.last_sign <= limit {
             return Next::Wait;
         }
         let last = if self.last_console.is_empty() {

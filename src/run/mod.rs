@@ -19,10 +19,11 @@ use std::sync::mpsc::channel;
 use crate::cache::Cache;
 use crate::cli::{AccelArg, RunArgs};
 use crate::failure::{self, Failure};
+use crate::guest::SHELL_WORD;
 use crate::initramfs::{self, Contents, Extra};
 use crate::kernel::{self, Kernel};
 use crate::plan::Plan;
-use crate::qemu::{self, Accel, AccelChoice, Disk, Machine, Qemu};
+use crate::qemu::{self, Accel, AccelChoice, Disk, Launch, Machine, Qemu};
 use crate::recorded;
 use crate::run::happening::Interrupts;
 use crate::run::progress::Progress;
@@ -120,8 +121,19 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         progress,
     )?;
     for (plan, boot) in plans.iter().zip(&scenario.boots) {
-        let arguments = host.arguments(args, &scenario, supervisor.sockets())?;
-        let went_on = supervisor.boot(plan, boot.end, &host.qemu, &arguments);
+        let gdb = args.gdb.then(|| sockets.path().join("gdb.sock"));
+        if let Some(socket) = &gdb {
+            eprintln!(
+                "legwatch: the guest waits for: gdb -ex 'target remote {}'",
+                socket.display()
+            );
+        }
+        let launch = Launch {
+            qemu: host.qemu.clone(),
+            arguments: host.arguments(args, &scenario, supervisor.sockets(), gdb)?,
+            interactive: args.shell,
+        };
+        let went_on = supervisor.boot(plan, boot.end, &launch, args.shell || args.gdb);
         if supervisor.guests() > 0 {
             folder.keep();
         }
@@ -204,6 +216,7 @@ impl Host {
         args: &RunArgs,
         scenario: &Scenario,
         sockets: &[(String, PathBuf)],
+        gdb: Option<PathBuf>,
     ) -> Result<Vec<OsString>, Failure> {
         let queues = |name: &str| {
             scenario
@@ -218,16 +231,17 @@ impl Host {
             mem_mib: scenario.guest.memory_mib,
             kernel: self.kernel.boot_image().to_owned(),
             initramfs: self.initramfs.clone(),
-            append: format!(
-                "{} {}",
-                scenario.guest.append,
-                args.append.as_deref().unwrap_or_default()
-            )
+            append: [
+                scenario.guest.append.as_str(),
+                args.append.as_deref().unwrap_or_default(),
+                if args.shell { SHELL_WORD } else { "" },
+            ]
+            .join(" ")
             .trim()
             .to_owned(),
             disks: disks(sockets, queues),
             qmp: None,
-            gdb: None,
+            gdb,
             extra: args.qemu.iter().map(OsString::from).collect(),
         };
         qemu::command(&machine).map_err(Failure::user)

@@ -1,6 +1,5 @@
 //! The supervisor's loop: one witness, one QEMU a boot, and whoever dies, no QEMU is left.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use crate::clock;
 use crate::event::GuestEnd;
 use crate::failure::Failure;
 use crate::plan::Plan;
-use crate::qemu::{self, ConsoleLine, Exit, Qemu};
+use crate::qemu::{self, ConsoleLine, Exit, Launch};
 use crate::run::boot::{Boot, Next, Stages};
 use crate::run::child::WitnessChild;
 use crate::run::happening::Happening;
@@ -113,21 +112,21 @@ impl Supervisor {
         &mut self,
         plan: &Plan,
         end: BootEnd,
-        qemu: &Qemu,
-        arguments: &[OsString],
+        launch: &Launch,
+        attended: bool,
     ) -> Result<bool, Failure> {
         let number = plan.boot;
         self.witness.tell(&Command::Boot {
             boot: number,
             plan: Box::new(plan.clone()),
         });
-        let mut boot = Boot::new(plan, end, clock::now());
+        let mut boot = Boot::new(plan, end, clock::now()).attended(attended);
         self.progress.stage(&format!("boot {number}: booting"));
         let console = self.sender.clone();
-        let mut guest = qemu::spawn(qemu, arguments, move |line| {
+        let on_line = move |line| {
             let _supervisor_is_gone = console.send(Happening::Console(line));
-        })
-        .map_err(Failure::inconclusive)?;
+        };
+        let mut guest = qemu::launch(launch, on_line, |_| {}).map_err(Failure::inconclusive)?;
         self.guests += 1;
         let mut killed: Option<GuestEnd> = None;
         let exit = loop {
@@ -178,6 +177,9 @@ impl Supervisor {
             }
             Happening::Console(ConsoleLine { text, .. }) => {
                 boot.console(&text, now);
+                if boot.is_attended() {
+                    self.progress.line(&text);
+                }
                 writeln!(self.console, "{text}").map_err(Failure::internal)?;
                 self.witness.tell(&Command::Console { line: text });
             }

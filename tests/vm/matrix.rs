@@ -72,15 +72,19 @@ fn write_behind_of_the_first_leg_is_clean_and_seen_on_6_1() {
 
 #[test]
 fn lost_write_behind_data_is_found_on_6_16_3() {
-    let ran = run("write-behind", "pinned:6.16.3", &[]);
+    let ran = run("write-behind", "pinned:6.16.3", &["--seed", "1"]);
     ran.ended_with(1).check_agrees();
     assert_eq!(ran.findings().len(), 1, "{}", ran.stdout);
     let finding = ran.finding("stamp", "absent", &["a", "b"]);
     assert_eq!(finding["confidence"], "proven");
     assert_eq!(finding["cause"], "kernel");
     assert_eq!(finding["writes"], 400);
-    // All that was written, in one piece from the array's start.
-    assert_eq!(array(&finding), [(0, 400 * 128)]);
+    // All that was written, a place a write.
+    let places = array(&finding);
+    assert_eq!(
+        places.iter().map(|(_, count)| count).sum::<u64>(),
+        400 * 128
+    );
     let detail = finding["detail"].as_str().unwrap();
     for words in ["both legs got a READ of these sectors", "absent", "#"] {
         assert!(detail.contains(words), "{words}: {detail}");
