@@ -146,13 +146,11 @@ fn announce(config: &WitnessConfig, sockets: &[(String, PathBuf)]) -> Result<(),
         "legwatch: serving {} legs; QEMU's arguments (make the memory's size that of -m):",
         config.legs.len()
     );
-    for pair in arguments.chunks(2) {
-        let words = pair
-            .iter()
-            .map(|word| word.to_string_lossy())
-            .collect::<Vec<_>>();
-        eprintln!("  {} \\", words.join(" "));
-    }
+    let lines = arguments.chunks(2).map(|pair| {
+        let words = pair.iter().map(|word| word.to_string_lossy());
+        format!("  {}", words.collect::<Vec<_>>().join(" "))
+    });
+    eprintln!("{}", lines.collect::<Vec<_>>().join(" \\\n"));
     eprintln!("legwatch: Ctrl-C or SIGTERM ends it and gives the verdict");
     Ok(())
 }
