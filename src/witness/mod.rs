@@ -144,6 +144,7 @@ impl Witness {
             },
             flushed: clock::now(),
             told: clock::now(),
+            found: false,
         };
         let checking = std::thread::Builder::new()
             .name("checker".into())
@@ -281,6 +282,8 @@ struct Watch {
     live: Live,
     flushed: Instant,
     told: Instant,
+    /// Whether a finding was told.
+    found: bool,
 }
 
 impl Watch {
@@ -362,6 +365,13 @@ impl Watch {
             self.live.in_flight[at] = stats.in_flight;
         }
         self.live.findings = self.judge.wrong_so_far();
+        if !self.found
+            && self.live.findings > 0
+            && let Some(headline) = self.judge.first_proven()
+        {
+            self.found = true;
+            let _nobody_listens = self.notices.send(Notice::Finding(headline));
+        }
         self.live.journal_bytes = self.journal.bytes();
         let _nobody_listens = self.notices.send(Notice::Live(self.live.clone()));
         Ok(())

@@ -81,6 +81,11 @@ impl Running {
 
     /// Starts `legwatch` with these arguments and `--out`.
     pub(crate) fn start(args: &[&str]) -> Running {
+        Running::start_with(args, &[])
+    }
+
+    /// The same with these variables in the environment.
+    pub(crate) fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Running {
         let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
         // Short, for sockets' paths have a limit.
         let dir = tempfile::Builder::new()
@@ -94,6 +99,7 @@ impl Running {
             .arg("--out")
             .arg(dir.path().join("out"))
             .env("TMPDIR", dir.path().join("t"))
+            .envs(variables.iter().copied())
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
