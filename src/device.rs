@@ -27,7 +27,8 @@ const INITIAL_BYTES: usize = 64 << 10;
 /// How legs share threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Threads {
-    /// Memory legs share one on a machine of up to two CPUs; file legs, which can block, have one each.
+    /// Memory legs share one on a machine of up to two CPUs; file legs, which can block, have one each. The control leg is with the first
+    /// memory legs, or has one of its own.
     #[default]
     Auto,
     /// One for all.
@@ -388,7 +389,8 @@ fn control_backend(commander: Commander) -> Backend {
     debug_assert!(SERIAL.len() <= crate::virtio::defs::ID_BYTES);
     Backend {
         leg: LegId::CONTROL,
-        queues: 1,
+        // As many as a frontend may want to have for its CPUs.
+        queues: 16,
         limits,
         shared: None,
         commander,
@@ -398,16 +400,16 @@ fn control_backend(commander: Commander) -> Backend {
 /// Which legs share a worker, by their places.
 fn groups(legs: &[LegConfig], threads: Threads) -> Vec<Vec<usize>> {
     let all = 0..legs.len();
+    let file = |leg: &usize| matches!(legs[*leg].medium, MediumConfig::File { .. });
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     match threads {
         Threads::One => vec![all.collect()],
         Threads::PerLeg => all.map(|leg| vec![leg]).collect(),
-        Threads::Auto if cpus > 2 => all.map(|leg| vec![leg]).collect(),
         Threads::Auto => {
-            let memory = |leg: &usize| matches!(legs[*leg].medium, MediumConfig::Mem { .. });
-            let (together, apart): (Vec<_>, Vec<_>) = all.partition(memory);
+            let (apart, together): (Vec<_>, Vec<_>) = all.partition(|leg| cpus > 2 || file(leg));
             let mut groups: Vec<Vec<usize>> = apart.into_iter().map(|leg| vec![leg]).collect();
-            if !together.is_empty() {
+            // A mark must not wait for a disk: the first group, which the control leg is with, has no file.
+            if !together.is_empty() || groups.iter().flatten().next().is_some_and(file) {
                 groups.insert(0, together);
             }
             groups

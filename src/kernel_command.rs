@@ -1,5 +1,6 @@
 //! `legwatch kernel list|fetch|config`.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use crate::cache::Cache;
@@ -16,9 +17,18 @@ pub fn run(command: &KernelCommand) -> Result<u8, Failure> {
     match command {
         KernelCommand::List => {
             let cache = Cache::open().map_err(Failure::user)?;
+            let cached: BTreeSet<String> = kernel::list_cached(&cache)?
+                .into_iter()
+                .map(|kernel| kernel.abi)
+                .collect();
             for candidate in kernel::list_archive(&cache)? {
-                writeln!(out, "{}  {}", candidate.abi, candidate.version)
-                    .map_err(Failure::internal)?;
+                let spec = format!("debian:{}", candidate.upstream());
+                let here = if cached.contains(&candidate.abi) {
+                    "  in the cache"
+                } else {
+                    ""
+                };
+                writeln!(out, "{spec:<18} {}{here}", candidate.abi).map_err(Failure::internal)?;
             }
         }
         KernelCommand::Fetch { kernel: spec } => {

@@ -2,43 +2,59 @@
 //!
 //! Every producer (a queue's worker, the control leg, the supervisor's wire) has a [`Tap`] of its own. A number is taken and its event pushed
 //! before the same tap takes the next one, and no wait for anything but room lies between. So the [`Collector`] can wait for the next number in
-//! order, and never waits for ever; what it holds back meanwhile is at most one event a tap.
+//! order, and never waits for ever.
+//!
+//! A tap is a ring that was allocated before, with one writer and one reader: pushing takes no lock, no allocation and no system call. The
+//! collector looks for events and sleeps between looks when there are none, at most [`LOOK_MOST`]; a producer wakes it only when its ring is
+//! half full. Within a ring numbers rise, so the next number, if it is there, is at the front of one of them.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::cell::UnsafeCell;
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::event::{Event, EventNo, What};
 
-/// Events on their way to the checker before producers wait for it.
-const ROOM_EVENTS: usize = 16_384;
+/// Events that one tap can be ahead of the checker before its producer waits. A power of two.
+const ROOM_EVENTS: usize = 8_192;
+/// How long the collector sleeps between looks: from a moment after the last event up to this.
+const LOOK_MOST: Duration = Duration::from_millis(2);
+const LOOK_LEAST: Duration = Duration::from_micros(50);
+/// How long a producer without room sleeps before it looks again.
+const FULL_WAIT: Duration = Duration::from_micros(50);
 
 /// The source of numbers. When the last clone and the last tap are gone, the collector ends.
 #[derive(Clone, Debug)]
 pub struct Sequence {
-    last: Arc<AtomicU64>,
-    started: Instant,
-    events: SyncSender<Event>,
+    common: Arc<Common>,
+    alive: Arc<Alive>,
 }
 
 /// A producer's end.
 #[derive(Debug)]
 pub struct Tap {
-    sequence: Sequence,
+    common: Arc<Common>,
+    ring: Arc<Ring>,
     owed: Option<EventNo>,
     waited: Duration,
+    _alive: Arc<Alive>,
 }
 
 /// The consumer's end.
 #[derive(Debug)]
 pub struct Collector {
-    last: Arc<AtomicU64>,
-    started: Instant,
-    events: Receiver<Event>,
-    early: BTreeMap<EventNo, Event>,
+    common: Arc<Common>,
+    alive: Weak<Alive>,
+    rings: Vec<Arc<Ring>>,
+    rings_version: usize,
+    /// Where the last event came from: the next one is likely there.
+    last_ring: usize,
+    /// Events of the consumer's own that wait for their place.
+    own: VecDeque<Event>,
     next: EventNo,
 }
 
@@ -51,39 +67,162 @@ pub enum NoEvent {
     Ended,
 }
 
+/// Kept by everyone who can still produce.
+#[derive(Debug)]
+struct Alive;
+
+#[derive(Debug)]
+struct Common {
+    last: AtomicU64,
+    started: Instant,
+    new_rings: Mutex<Vec<Arc<Ring>>>,
+    rings_version: AtomicUsize,
+    sleeper: Mutex<Option<Thread>>,
+    sleeping: AtomicBool,
+    collector_gone: AtomicBool,
+}
+
+impl Common {
+    /// Wakes the collector if it sleeps.
+    fn wake(&self) {
+        if self.sleeping.swap(false, Ordering::AcqRel)
+            && let Some(thread) = &*lock(&self.sleeper)
+        {
+            thread.unpark();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A place of its own for a counter that one side writes all the time.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Apart(AtomicUsize);
+
+/// A bounded ring with one writer (its tap) and one reader (the collector).
+#[derive(Debug)]
+struct Ring {
+    slots: Box<[UnsafeCell<MaybeUninit<Event>>]>,
+    /// Events ever written; the writer's.
+    written: Apart,
+    /// Events ever read; the reader's.
+    read: Apart,
+    closed: AtomicBool,
+}
+
+// SAFETY: a slot is written by the tap alone while it is not between `read` and `written`, and read by the collector alone while it is; both
+// counters are published with release and taken with acquire. There is one tap a ring (it is not `Clone`) and one collector.
+unsafe impl Sync for Ring {}
+// SAFETY: events are `Send`.
+unsafe impl Send for Ring {}
+
+impl Ring {
+    fn new() -> Ring {
+        Ring {
+            slots: (0..ROOM_EVENTS)
+                .map(|_| UnsafeCell::new(MaybeUninit::uninit()))
+                .collect(),
+            written: Apart::default(),
+            read: Apart::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    fn slot(&self, at: usize) -> *mut MaybeUninit<Event> {
+        self.slots[at % ROOM_EVENTS].get()
+    }
+
+    /// The writer's: how many events wait.
+    fn waiting(&self) -> usize {
+        self.written.0.load(Ordering::Relaxed) - self.read.0.load(Ordering::Acquire)
+    }
+
+    /// The writer's: adds an event. There is room.
+    fn push(&self, event: Event) {
+        let at = self.written.0.load(Ordering::Relaxed);
+        debug_assert!(self.waiting() < ROOM_EVENTS, "room was awaited");
+        // SAFETY: the slot is free (there is room) and only this tap writes.
+        unsafe { (*self.slot(at)).write(event) };
+        self.written.0.store(at + 1, Ordering::Release);
+    }
+
+    /// The reader's: the first event, if it is number `no`.
+    fn take(&self, no: EventNo) -> Option<Event> {
+        let at = self.read.0.load(Ordering::Relaxed);
+        if at == self.written.0.load(Ordering::Acquire) {
+            return None;
+        }
+        // SAFETY: the slot was written before `written` was published, and only the collector reads.
+        let first = unsafe { (*self.slot(at)).assume_init_ref().no };
+        assert!(first >= no, "a number comes once");
+        if first != no {
+            return None;
+        }
+        // SAFETY: as above; it is read once, as `read` moves on.
+        let event = unsafe { (*self.slot(at)).assume_init_read() };
+        self.read.0.store(at + 1, Ordering::Release);
+        Some(event)
+    }
+
+    fn empty(&self) -> bool {
+        self.read.0.load(Ordering::Relaxed) == self.written.0.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        for at in *self.read.0.get_mut()..*self.written.0.get_mut() {
+            // SAFETY: written and never read; nobody else has the ring any more.
+            unsafe { (*self.slot(at)).assume_init_drop() };
+        }
+    }
+}
+
 impl Sequence {
     /// A new sequence whose first number is `last + 1`, and its consumer's end.
     pub fn new(last: EventNo) -> (Sequence, Collector) {
-        let (send, events) = sync_channel(ROOM_EVENTS);
-        let last_given = Arc::new(AtomicU64::new(last.0));
-        let started = clock::now();
-        let sequence = Sequence {
-            last: last_given.clone(),
-            started,
-            events: send,
-        };
+        let common = Arc::new(Common {
+            last: AtomicU64::new(last.0),
+            started: clock::now(),
+            new_rings: Mutex::default(),
+            rings_version: AtomicUsize::new(0),
+            sleeper: Mutex::default(),
+            sleeping: AtomicBool::new(false),
+            collector_gone: AtomicBool::new(false),
+        });
+        let alive = Arc::new(Alive);
         let collector = Collector {
-            last: last_given,
-            started,
-            events,
-            early: BTreeMap::new(),
+            common: Arc::clone(&common),
+            alive: Arc::downgrade(&alive),
+            rings: Vec::new(),
+            rings_version: 0,
+            last_ring: 0,
+            own: VecDeque::new(),
             next: EventNo(last.0 + 1),
         };
-        (sequence, collector)
+        (Sequence { common, alive }, collector)
     }
 
     /// A producer's end.
     pub fn tap(&self) -> Tap {
+        let ring = Arc::new(Ring::new());
+        lock(&self.common.new_rings).push(Arc::clone(&ring));
+        self.common.rings_version.fetch_add(1, Ordering::Release);
         Tap {
-            sequence: self.clone(),
+            common: Arc::clone(&self.common),
+            ring,
             owed: None,
             waited: Duration::ZERO,
+            _alive: Arc::clone(&self.alive),
         }
     }
 
     /// The last number given out so far.
     pub fn last(&self) -> EventNo {
-        EventNo(self.last.load(Ordering::Acquire))
+        EventNo(self.common.last.load(Ordering::Acquire))
     }
 }
 
@@ -95,7 +234,7 @@ impl Tap {
     pub fn number(&mut self) -> EventNo {
         assert_eq!(self.owed, None, "an event is owed before the next number");
         // The guest's own ring operations order two numbers that it can tell apart; the counter itself needs no more than being one location.
-        let no = EventNo(self.sequence.last.fetch_add(1, Ordering::AcqRel) + 1);
+        let no = EventNo(self.common.last.fetch_add(1, Ordering::AcqRel) + 1);
         self.owed = Some(no);
         no
     }
@@ -111,15 +250,29 @@ impl Tap {
             "the event of the number taken last is pushed"
         );
         let now = clock::now();
-        let time_us = micros(now.duration_since(self.sequence.started));
-        match self.sequence.events.try_send(Event { no, time_us, what }) {
-            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-            Err(TrySendError::Full(event)) => {
-                // A send to a consumer that is gone is lost with it: the process is ending.
-                let _gone = self.sequence.events.send(event);
-                self.waited += clock::now().duration_since(now);
+        let time_us = micros(now.duration_since(self.common.started));
+        let waiting = self.ring.waiting();
+        if waiting >= ROOM_EVENTS / 2 {
+            self.common.wake();
+            if waiting == ROOM_EVENTS && !self.await_room(now) {
+                // A consumer that is gone: the process is ending, and the event is lost with it.
+                return;
             }
         }
+        self.ring.push(Event { no, time_us, what });
+    }
+
+    /// Waits for room; `false` if nobody will ever make any.
+    fn await_room(&mut self, since: Instant) -> bool {
+        while self.ring.waiting() == ROOM_EVENTS {
+            if self.common.collector_gone.load(Ordering::Acquire) {
+                return false;
+            }
+            self.common.wake();
+            std::thread::sleep(FULL_WAIT);
+        }
+        self.waited += clock::now().duration_since(since);
+        true
     }
 
     /// Takes a number and hands over its event.
@@ -137,6 +290,7 @@ impl Tap {
 
 impl Drop for Tap {
     fn drop(&mut self) {
+        self.ring.closed.store(true, Ordering::Release);
         if !std::thread::panicking() {
             assert_eq!(self.owed, None, "a tap goes away with an event owed");
         }
@@ -151,15 +305,15 @@ impl Collector {
     /// Records an event of the consumer's own; it comes in its place, after those that have lower numbers. A tap would not do: its room
     /// may be full, and nobody but the consumer makes room.
     pub fn record(&mut self, what: What) -> EventNo {
-        let no = EventNo(self.last.fetch_add(1, Ordering::AcqRel) + 1);
-        let time_us = micros(clock::now().duration_since(self.started));
-        self.early.insert(no, Event { no, time_us, what });
+        let no = EventNo(self.common.last.fetch_add(1, Ordering::AcqRel) + 1);
+        let time_us = micros(clock::now().duration_since(self.common.started));
+        self.own.push_back(Event { no, time_us, what });
         no
     }
 
     /// Whether every number that was given out has come.
     pub fn is_drained(&self) -> bool {
-        self.next.0 > self.last.load(Ordering::Acquire)
+        self.next.0 > self.common.last.load(Ordering::Acquire)
     }
 
     /// The next event in the order of the numbers.
@@ -167,25 +321,77 @@ impl Collector {
     /// # Errors
     /// [`NoEvent`], when there is none within `timeout` or ever again.
     pub fn next(&mut self, timeout: Duration) -> Result<Event, NoEvent> {
+        if let Some(event) = self.look() {
+            return Ok(event);
+        }
+        let begun = clock::now();
+        let mut nap = LOOK_LEAST;
         loop {
-            if let Some(event) = self.early.remove(&self.next) {
-                self.next.0 += 1;
+            // First whether anybody is left, then a last look: who is gone has pushed before.
+            let ended = self.alive.strong_count() == 0;
+            if let Some(event) = self.look() {
                 return Ok(event);
             }
-            match self.events.recv_timeout(timeout) {
-                Ok(event) if event.no == self.next => {
-                    self.next.0 += 1;
-                    return Ok(event);
-                }
-                Ok(event) => {
-                    let no = event.no;
-                    assert!(no > self.next, "a number comes once");
-                    self.early.insert(no, event);
-                }
-                Err(RecvTimeoutError::Timeout) => return Err(NoEvent::TimedOut),
-                Err(RecvTimeoutError::Disconnected) => return Err(NoEvent::Ended),
+            if ended {
+                return Err(NoEvent::Ended);
+            }
+            let Some(left) = timeout.checked_sub(clock::now().duration_since(begun)) else {
+                return Err(NoEvent::TimedOut);
+            };
+            self.sleep(nap.min(left));
+            nap = (nap * 2).min(LOOK_MOST);
+        }
+    }
+
+    fn sleep(&mut self, nap: Duration) {
+        let me = std::thread::current();
+        let mut sleeper = lock(&self.common.sleeper);
+        if sleeper.as_ref().is_none_or(|other| other.id() != me.id()) {
+            *sleeper = Some(me);
+        }
+        drop(sleeper);
+        self.common.sleeping.store(true, Ordering::Release);
+        // A producer that misses the flag is found at the end of the nap.
+        std::thread::park_timeout(nap);
+        self.common.sleeping.store(false, Ordering::Release);
+    }
+
+    /// The next event, if it is there.
+    fn look(&mut self) -> Option<Event> {
+        if self.own.front().is_some_and(|event| event.no == self.next) {
+            self.next.0 += 1;
+            return self.own.pop_front();
+        }
+        if let Some(event) = self
+            .rings
+            .get(self.last_ring)
+            .and_then(|ring| ring.take(self.next))
+        {
+            self.next.0 += 1;
+            return Some(event);
+        }
+        let version = self.common.rings_version.load(Ordering::Acquire);
+        if version != self.rings_version {
+            self.rings_version = version;
+            self.rings.append(&mut lock(&self.common.new_rings));
+        }
+        for (at, ring) in self.rings.iter().enumerate() {
+            if let Some(event) = ring.take(self.next) {
+                self.last_ring = at;
+                self.next.0 += 1;
+                return Some(event);
             }
         }
+        // Nothing: a good time to forget taps that are gone. Closed first, then empty: what was pushed before the close is seen.
+        self.rings
+            .retain(|ring| !ring.closed.load(Ordering::Acquire) || !ring.empty());
+        None
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.common.collector_gone.store(true, Ordering::Release);
     }
 }
 
@@ -234,6 +440,64 @@ mod tests {
             [What::Boot { boot: 1 }, What::End, What::Boot { boot: 2 }]
         );
         assert!(collector.is_drained());
+    }
+
+    #[test]
+    fn a_slow_collector_makes_producers_wait_and_loses_nothing() {
+        let (sequence, mut collector) = Sequence::new(EventNo(5));
+        let mut tap = sequence.tap();
+        let producer = std::thread::spawn(move || {
+            for boot in 0..30_000 {
+                tap.record(What::Boot { boot });
+            }
+            tap.waited()
+        });
+        // Taken only once the ring must be full.
+        while sequence.last() < EventNo(5 + ROOM_EVENTS as u64 + 1) {
+            std::thread::yield_now();
+        }
+        for boot in 0..30_000 {
+            let event = collector.next(Duration::from_secs(60)).unwrap();
+            assert_eq!(event.what, What::Boot { boot });
+            assert_eq!(event.no, EventNo(6 + u64::from(boot)));
+        }
+        assert!(producer.join().unwrap() > Duration::ZERO);
+        assert_eq!(
+            collector.next(Duration::from_millis(1)),
+            Err(NoEvent::TimedOut)
+        );
+        drop(sequence);
+        assert_eq!(collector.next(Duration::from_secs(60)), Err(NoEvent::Ended));
+    }
+
+    #[test]
+    fn without_a_collector_nobody_waits() {
+        let (sequence, collector) = Sequence::new(EventNo(0));
+        let mut tap = sequence.tap();
+        drop(collector);
+        for boot in 0..20_000 {
+            tap.record(What::Boot { boot });
+        }
+    }
+
+    #[test]
+    fn taps_come_and_go() {
+        let (sequence, mut collector) = Sequence::new(EventNo(0));
+        for boot in 0..1000 {
+            sequence.tap().record(What::Boot { boot });
+        }
+        drop(sequence);
+        for no in 1..=1000 {
+            assert_eq!(
+                collector.next(Duration::from_secs(60)).unwrap().no,
+                EventNo(no)
+            );
+        }
+        assert_eq!(collector.next(Duration::ZERO), Err(NoEvent::Ended));
+        assert!(
+            collector.rings.is_empty(),
+            "taps that are gone are forgotten"
+        );
     }
 
     #[test]

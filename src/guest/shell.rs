@@ -20,6 +20,27 @@ const LOOK_MS: i64 = 100;
 /// The same where the kernel has no pidfd to wait for.
 const LOOK_BLIND_MS: i64 = 10;
 
+/// The word on the kernel's command line that asks for [`interactive`].
+const WANTED: &str = "legwatch.shell";
+
+/// Gives the console to a shell, until it is left, if the kernel's command line asks for it.
+pub(super) fn interactive() -> Result<(), Error> {
+    let asked = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    if !asked.split_whitespace().any(|word| word == WANTED) {
+        return Ok(());
+    }
+    console("the plan is done; a shell on this console, `exit` ends it and powers off");
+    let open = || File::options().read(true).write(true).open("/dev/console");
+    let (input, output, errors) = (open(), open(), open());
+    Command::new("sh")
+        .stdin(input.map_err(context("the console"))?)
+        .stdout(output.map_err(context("the console"))?)
+        .stderr(errors.map_err(context("the console"))?)
+        .status()
+        .map_err(context("starting sh"))?;
+    Ok(())
+}
+
 /// Runs a command. `Ok`: it exited with 0. The text of the error is for the step's end mark.
 pub(super) fn run(
     shared: &Shared,

@@ -80,6 +80,9 @@ pub(super) fn run_plan(
     }
     .run(plan.steps, progress)?;
     facts.provenance(&mut marker)?;
+    if progress.is_some() {
+        shell::interactive()?;
+    }
     marker.tell(&Mark::Finish { ok })?;
     Ok(ok)
 }

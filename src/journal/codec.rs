@@ -128,11 +128,16 @@ fn kind(what: &What) -> u8 {
 }
 
 fn varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
+    loop {
+        // The low seven bits fit a byte.
+        let low = value.to_le_bytes()[0] & 0x7f;
         value >>= 7;
+        if value == 0 {
+            out.push(low);
+            return;
+        }
+        out.push(low | 0x80);
     }
-    out.push(value as u8 & 0x7f);
 }
 
 fn blob(bytes: &[u8], out: &mut Vec<u8>) {

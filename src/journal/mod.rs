@@ -17,3 +17,6 @@ const FRAME_BYTES: usize = 8;
 
 /// The longest payload of a record, in bytes; a longer length is damage.
 const RECORD_MAX: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests;

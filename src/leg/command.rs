@@ -38,11 +38,12 @@ impl Bell {
 
     /// Whether it was rung since the last time.
     pub(super) fn take(&self) -> bool {
-        if !self.rung.load(Ordering::Acquire) {
-            return false;
-        }
+        self.rung.load(Ordering::Acquire) && self.rung.swap(false, Ordering::SeqCst)
+    }
+
+    /// Lets the worker sleep again. The flag is apart from this: a ring in between is seen by [`Bell::take`], or wakes once for nothing.
+    pub(super) fn quiet(&self) {
         let _empty_is_fine = self.fd.read();
-        self.rung.swap(false, Ordering::SeqCst)
     }
 
     pub(super) fn fd(&self) -> &EventFd {
@@ -87,6 +88,8 @@ pub enum Command {
     Remap(Arc<Memory>, Sender<()>),
     /// Go on with a queue, or take no more from it.
     Enable(u16, bool, Sender<()>),
+    /// A queue is woken in another way.
+    Kick(u16, Option<EventFd>),
     /// A queue has another way to wake the driver.
     Call(u16, Option<EventFd>),
     /// A queue has another way to tell that it is broken.

@@ -210,7 +210,7 @@ impl Disk {
             tap.record(What::Decided(decided));
         }
         if operation == Operation::Write && matches!(job.step, Step::Todo) && !decision.late_fetch {
-            let (status, digests) = self.store(&job, tap);
+            let (status, digests) = self.store(&job, true, tap);
             job.step = Step::Stored { digests, status };
         }
         if decision.delay.is_zero() {
@@ -423,8 +423,9 @@ impl Disk {
         }
     }
 
-    /// Fetches a write's payload and stores it: the number first, then one copy, then the digests of that copy.
-    fn store(&mut self, job: &Job, tap: &mut Tap) -> (Status, Digests) {
+    /// Fetches a write's payload and stores it: the number first, then one copy, then the digests of that copy. They go with the event, and
+    /// come back as well if they are `wanted` (else: none).
+    fn store(&mut self, job: &Job, wanted: bool, tap: &mut Tap) -> (Status, Digests) {
         let Some(range) = job.ranges.first().copied() else {
             return (Status::IoErr, Digests::new());
         };
@@ -452,6 +453,11 @@ impl Disk {
             }
         };
         let digests: Digests = sector_digests(bytes).collect();
+        let back = if wanted {
+            digests.clone()
+        } else {
+            Digests::new()
+        };
         tap.push(
             no,
             What::Fetched(Fetched {
@@ -459,37 +465,34 @@ impl Disk {
                     leg: self.shared.id(),
                     number: job.number,
                 },
-                digests: digests.clone(),
+                digests,
                 payload: keep.then(|| bytes.to_vec()),
             }),
         );
         count(&self.shared.counts().bytes_written, data.bytes());
         let settled = stored.and_then(|()| self.settle());
-        (self.answer(settled, job.number, tap), digests)
+        (self.answer(settled, job.number, tap), back)
     }
 
     /// A write that is fetched, stored and answered at once.
     fn write_now(&mut self, job: &Job, tap: &mut Tap) -> Outcome {
-        let (status, digests) = self.store(job, tap);
-        // Nothing else has touched the copy since it was made, so it says what was fetched, and comparing is cheaper than digesting.
-        let same = match (job.ranges.first(), &self.medium) {
-            _ if !self.digest_again => None,
-            (Some(range), Medium::Memory(memory)) => {
-                Some(job.pending.data().equals(memory.bytes(*range)))
-            }
-            (Some(range), Medium::File(_)) => Some(
-                job.pending
-                    .data()
-                    .equals(self.scratch.bytes(front(range.count()))),
-            ),
-            (None, _) => None,
-        };
-        let content = match same {
-            _ if status != Status::Ok => Content::NotTaken,
-            None => Content::NotTaken,
-            Some(true) => Content::Same,
-            Some(false) => self.content_now(job, &digests, status),
-        };
+        let (status, _) = self.store(job, false, tap);
+        let mut content = Content::NotTaken;
+        if let Some(range) = job.ranges.first()
+            && status == Status::Ok
+            && self.digest_again
+        {
+            // Nothing else has touched the copy since it was made, so it says what was fetched, and comparing is cheaper than digesting.
+            let fetched = match &self.medium {
+                Medium::Memory(memory) => memory.bytes(*range),
+                Medium::File(_) => self.scratch.bytes(front(range.count())),
+            };
+            content = if job.pending.data().equals(fetched) {
+                Content::Same
+            } else {
+                self.content_now(job, &sector_digests(fetched).collect(), status)
+            };
+        }
         Outcome {
             status,
             content,

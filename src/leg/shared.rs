@@ -22,6 +22,7 @@ pub struct LegShared {
     data: Mutex<Option<SectorRange>>,
     data_version: AtomicU64,
     write_through: AtomicBool,
+    writeback: AtomicBool,
     counts: Counts,
 }
 
@@ -80,6 +81,7 @@ impl LegShared {
             data: Mutex::new(data),
             data_version: AtomicU64::new(1),
             write_through: AtomicBool::new(false),
+            writeback: AtomicBool::new(true),
             counts: Counts::default(),
         }
     }
@@ -115,7 +117,17 @@ impl LegShared {
         *lock(&self.data)
     }
 
-    /// Switches the volatile write cache off (every write is durable when it is answered) or on.
+    /// Throws the guest's write-cache switch, which outlives connections.
+    pub fn set_writeback(&self, on: bool) {
+        self.writeback.store(on, Ordering::Release);
+    }
+
+    /// Where the guest's write-cache switch stands: on at first.
+    pub fn writeback(&self) -> bool {
+        self.writeback.load(Ordering::Acquire)
+    }
+
+    /// Whether every write is durable when it is answered: the switch is off, or the driver does not know how to flush.
     pub fn set_write_through(&self, on: bool) {
         self.write_through.store(on, Ordering::Release);
     }

@@ -31,6 +31,9 @@ const PUBLISH_BYTES: u64 = 128 << 10;
 /// How often a queue without a kick is looked at, in milliseconds.
 const UNKICKED_MS: i32 = 1;
 const EVENTS: usize = 32;
+/// What woke a worker.
+const BELL: u64 = 0;
+const KICK: u64 = 1;
 
 /// A queue that is served.
 #[derive(Debug)]
@@ -53,7 +56,7 @@ struct Watched {
 
 impl Watched {
     fn new(kick: EventFd, epoll: &Arc<Epoll>) -> Option<Watched> {
-        let event = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 1);
+        let event = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, KICK);
         epoll
             .ctl(ControlOperation::Add, kick.as_raw_fd(), event)
             .ok()?;
@@ -239,6 +242,8 @@ pub struct Worker {
     epoll: Arc<Epoll>,
     spin: Spin,
     unkicked: bool,
+    /// How much of the tap's waiting was told already.
+    waited: Duration,
 }
 
 /// How long to spin.
@@ -289,7 +294,7 @@ impl Worker {
         epoll.ctl(
             ControlOperation::Add,
             bell.fd().as_raw_fd(),
-            EpollEvent::new(EventSet::IN, 0),
+            EpollEvent::new(EventSet::IN, BELL),
         )?;
         Ok(Worker {
             lanes: Vec::new(),
@@ -307,6 +312,7 @@ impl Worker {
                 since: None,
             },
             unkicked: false,
+            waited: Duration::ZERO,
         })
     }
 
@@ -395,13 +401,20 @@ impl Worker {
                 let micros = due.saturating_duration_since(before).as_micros();
                 i32::try_from(micros.div_ceil(1000)).unwrap_or(i32::MAX)
             });
-            if self.unkicked && (timeout_ms < 0 || timeout_ms > UNKICKED_MS) {
+            if self.unkicked && !(0..=UNKICKED_MS).contains(&timeout_ms) {
                 timeout_ms = UNKICKED_MS;
             }
             let mut events = [EpollEvent::default(); EVENTS];
             // Interrupted by a signal: just another look around.
             let woken = self.epoll.wait(timeout_ms, &mut events).unwrap_or(0);
-            let kicked = events.iter().take(woken).any(|event| event.data() != 0);
+            let mut kicked = false;
+            for event in events.iter().take(woken) {
+                if event.data() == BELL {
+                    self.inbox.bell.quiet();
+                } else {
+                    kicked = true;
+                }
+            }
             self.spin
                 .slept(clock::now().saturating_duration_since(before), kicked);
         }
@@ -429,6 +442,12 @@ impl Worker {
                 }
                 Command::StopAll(ending, reply) => {
                     lane.stop_all(ending, &mut self.tap);
+                    let more = self.tap.waited().saturating_sub(self.waited);
+                    let ms = u64::try_from(more.as_millis()).unwrap_or(u64::MAX);
+                    if ms > 0 {
+                        self.waited = self.tap.waited();
+                        lane.record(FrontendChange::Waited { ms }, &mut self.tap);
+                    }
                     let _asker_gone = reply.send(());
                 }
                 Command::Remap(memory, reply) => {
@@ -440,6 +459,11 @@ impl Worker {
                         queue.enabled = enabled;
                     }
                     let _asker_gone = reply.send(());
+                }
+                Command::Kick(queue, kick) => {
+                    if let Some(queue) = lane.queues.iter_mut().find(|q| q.index == queue) {
+                        queue.kick = kick.and_then(|kick| Watched::new(kick, &self.epoll));
+                    }
                 }
                 Command::Call(queue, call) => {
                     if let Some(queue) = lane.queues.iter_mut().find(|q| q.index == queue) {

@@ -288,9 +288,9 @@ fn decode_0(at: Sector, bytes: &[u8], leg_sectors: u64) -> Result<Superblock, Ba
     // Descriptors 0..27 of 32 words from word 128; the leg's own is at word 992.
     let descriptor = |base: usize| (word(base), word(base + 3), word(base + 4));
     let mut roles = vec![0xffff; 27];
-    for index in 0..27usize {
+    for (index, role) in roles.iter_mut().enumerate() {
         let (_, raid_disk, state) = descriptor(128 + 32 * index);
-        roles[index] = if state & 1 != 0 {
+        *role = if state & 1 != 0 {
             0xfffe
         } else if state & 0b110 == 0b110 && raid_disk < raid_disks {
             u16::try_from(raid_disk).unwrap_or(0xffff)

@@ -56,11 +56,15 @@ impl FileMedium {
                 path: path.to_owned(),
             });
         };
-        lock(&file, read_only).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied => MediumError::InUse {
-                path: path.to_owned(),
-            },
-            _ => failed(source),
+        lock(&file, read_only).map_err(|source| {
+            // EAGAIN or EACCES: fcntl(2) allows both.
+            if matches!(source.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) {
+                MediumError::InUse {
+                    path: path.to_owned(),
+                }
+            } else {
+                failed(source)
+            }
         })?;
         if bytes == 0 || !bytes.is_multiple_of(u64::from(block_bytes)) {
             return Err(MediumError::Size {
@@ -110,20 +114,18 @@ impl FileMedium {
     /// # Errors
     /// The system's.
     pub fn zero(&mut self, range: SectorRange, unmap: bool) -> io::Result<()> {
-        let mode = if unmap {
-            libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE
-        } else {
-            libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE
-        };
         let bytes = range.count() * SECTOR_BYTES as u64;
-        if let (Ok(at), Ok(len)) = (
-            libc::off_t::try_from(offset(range)),
-            libc::off_t::try_from(bytes),
-        ) {
-            // SAFETY: a system call on a descriptor that is open for as long as `self`.
-            if unsafe { libc::fallocate(self.file.as_raw_fd(), mode, at, len) } == 0 {
-                return Ok(());
-            }
+        let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let done = if unmap {
+            self.allocate(punch, range)
+        } else {
+            self.allocate(libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE, range)
+                // Some file systems know no zeroed range, but holes, and room for them.
+                || (self.allocate(punch, range)
+                    && self.allocate(libc::FALLOC_FL_KEEP_SIZE, range))
+        };
+        if done {
+            return Ok(());
         }
         let zeros = [0; ZEROS_BYTES];
         let mut done = 0;
@@ -134,6 +136,18 @@ impl FileMedium {
             done += here;
         }
         Ok(())
+    }
+
+    /// fallocate; `false` if the file system can't.
+    fn allocate(&self, mode: libc::c_int, range: SectorRange) -> bool {
+        let (Ok(at), Ok(len)) = (
+            libc::off_t::try_from(offset(range)),
+            libc::off_t::try_from(range.count() * SECTOR_BYTES as u64),
+        ) else {
+            return false;
+        };
+        // SAFETY: a system call on a descriptor that is open for as long as `self`.
+        unsafe { libc::fallocate(self.file.as_raw_fd(), mode, at, len) == 0 }
     }
 
     /// fdatasync.

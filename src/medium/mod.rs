@@ -166,6 +166,7 @@ impl MediumView {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::to_usize;
     use proptest::prelude::*;
 
     const SECTORS: u64 = 1024;
@@ -184,7 +185,7 @@ mod tests {
     }
 
     fn write(medium: &mut Medium, range: SectorRange, byte: u8) {
-        let bytes = vec![byte; (range.count() * 512) as usize];
+        let bytes = vec![byte; to_usize(range.count() * 512)];
         match medium {
             Medium::Memory(memory) => memory.bytes_mut(range).copy_from_slice(&bytes),
             Medium::File(file) => file.write(range, &bytes).unwrap(),
@@ -197,10 +198,10 @@ mod tests {
         fn a_medium_is_an_array_of_bytes(steps in prop::collection::vec((0u64..SECTORS, 1u64..400, 0u8..4, any::<u8>()), 1..40)) {
             for (mut medium, _dir) in media() {
                 let view = medium.view();
-                let mut model = vec![0u8; (SECTORS * 512) as usize];
+                let mut model = vec![0u8; to_usize(SECTORS * 512)];
                 for &(start, count, what, byte) in &steps {
                     let range = SectorRange::new(Sector(start), count.min(SECTORS - start)).unwrap();
-                    let part = (range.start().0 * 512) as usize..(range.end().0 * 512) as usize;
+                    let part = to_usize(range.start().0 * 512)..to_usize(range.end().0 * 512);
                     match what {
                         0 => { medium.zero(range, true).unwrap(); model[part].fill(0); }
                         1 => { medium.zero(range, false).unwrap(); model[part].fill(0); }

@@ -46,6 +46,10 @@ pub struct Checker {
     /// Array sectors that wait to be judged at rest.
     pub(super) pending: BTreeMap<ArrayKey, RangeSet>,
     pub(super) excused: BTreeMap<ArrayKey, Table<u8>>,
+    /// READs that a lagging leg got in the time of a write, by the write.
+    pub(super) lagged: BTreeMap<(super::intents::IntentNo, LegId), super::wrong::Instead>,
+    /// Writes that were acknowledged and that a lagging leg had not completed then, with the time of the acknowledgement.
+    pub(super) behind: BTreeMap<(super::intents::IntentNo, LegId), u64>,
     pub(super) metadata_seen: EventNo,
     pub(super) wanted: Vec<Wanted>,
     pub(super) evidence: BTreeMap<(LegId, Sector, EventNo), Vec<u8>>,
@@ -83,6 +87,8 @@ impl Checker {
             written: BTreeMap::new(),
             pending: BTreeMap::new(),
             excused: BTreeMap::new(),
+            lagged: BTreeMap::new(),
+            behind: BTreeMap::new(),
             metadata_seen: EventNo(0),
             wanted: Vec::new(),
             evidence: BTreeMap::new(),
@@ -101,7 +107,7 @@ impl Checker {
             What::Boot { boot } => {
                 self.coverage.boots = self.coverage.boots.max(*boot);
                 self.guest_gone(no);
-                self.guest.boot(*boot);
+                self.guest.boot(no, *boot);
             }
             What::Frontend { .. } => {}
             What::Arrived(arrived) => self.arrived(no, us, arrived),

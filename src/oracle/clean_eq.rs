@@ -99,6 +99,9 @@ fn by_intents(
     if book.busy(cell) {
         return Some(Compared::Excused(Excuse::InFlight));
     }
+    if book.failed(cell) {
+        return Some(Compared::Excused(Excuse::WriteFailed));
+    }
     let accepts = |version: &Version| book.accepts(cell, sector, version.digest);
     if versions
         .iter()
@@ -124,12 +127,8 @@ fn name(
 ) -> Compared {
     let (right, right_at, new) = measure;
     let (wrong, wrong_at, old) = odd;
-    // Absence is proof where md itself says that all is over; elsewhere it may be on its way.
-    let sure = if array.clean {
-        Confidence::Proven
-    } else {
-        Confidence::Suspect
-    };
+    // Legs are compared only where md or the agent says that all is over: absence is then proof.
+    let sure = Confidence::Proven;
     let differs =
         |check, wrongness, confidence, leg| Compared::Different(check, wrongness, confidence, leg);
     for (with, without, leg) in [(new, old, wrong.leg), (old, new, right.leg)] {

@@ -63,13 +63,18 @@ impl Checker {
                 coverage.sectors_open += 1;
                 continue;
             }
-            coverage.sectors_intended += 1;
             let active = self
                 .world
                 .md
                 .array(key)
                 .map_or(0, |array| array.active().fold(0, |set, m| set | bit(m.leg)));
-            coverage.sectors_compared += u64::from(active != 0 && cell.judged & active == active);
+            let compared = active != 0 && cell.judged & active == active;
+            if !compared && self.book.failed(cell) {
+                coverage.sectors_open += 1;
+                continue;
+            }
+            coverage.sectors_intended += 1;
+            coverage.sectors_compared += u64::from(compared);
             for leg in (0..legs).filter(|leg| cell.seen & (1 << leg) != 0) {
                 coverage.legs[leg].sectors_seen += 1;
             }

@@ -68,10 +68,35 @@ impl Checker {
                 .or_default()
                 .push(case);
         }
+        self.join_lagging(&mut groups);
         groups
             .iter()
             .map(|(key, cases)| self.finding(key, cases))
             .collect()
+    }
+
+    /// A leg that lags is judged at rest only, so writes that were overwritten before are held against the other legs alone. Where all else is the
+    /// same, they join the finding about all legs; the ranges of each leg stay its own.
+    fn join_lagging<'a>(&self, groups: &mut BTreeMap<GroupKey, Vec<Case<'a>>>) {
+        let lags = |leg: &LegId| {
+            self.world
+                .checked(*leg)
+                .is_some_and(|(array, member)| array.may_lag(member))
+        };
+        let keys: Vec<GroupKey> = groups.keys().cloned().collect();
+        for small in &keys {
+            let large = keys.iter().find(|large| {
+                (large.0, large.1, large.2, large.4) == (small.0, small.1, small.2, small.4)
+                    && large.3.len() > small.3.len()
+                    && small.3.iter().all(|leg| large.3.contains(leg))
+                    && large.3.iter().all(|leg| small.3.contains(leg) || lags(leg))
+            });
+            if let Some(large) = large
+                && let Some(cases) = groups.remove(small)
+            {
+                groups.entry(large.clone()).or_default().extend(cases);
+            }
+        }
     }
 
     fn name(&self, leg: LegId) -> String {
@@ -303,7 +328,7 @@ fn reason(check: Check, kind: Wrongness) -> &'static str {
             "the writer never touches this buffer again, so whoever changed the page did not know that a leg's request still reads from it"
         }
         (Check::Stamp, Wrongness::Absent | Wrongness::Torn) => {
-            "the workload was told that the write is done, no rule hit it, and no request with its content reached the leg"
+            "the workload was told that the write is done, and no request with its content reached the leg"
         }
         (Check::Stamp, _) => {
             "the leg holds exactly what the guest's kernel sent it, and that is not what the workload wrote"

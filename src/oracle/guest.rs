@@ -39,6 +39,7 @@ pub(crate) struct FailedStep {
 #[derive(Debug, Default)]
 pub(crate) struct Guest {
     pub(crate) boot: u32,
+    pub(crate) boot_began: EventNo,
     pub(crate) agent: bool,
     pub(crate) finished: Option<bool>,
     pub(crate) ends: Vec<GuestEnd>,
@@ -55,7 +56,8 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn boot(&mut self, boot: u32) {
+    pub(super) fn boot(&mut self, no: EventNo, boot: u32) {
+        self.boot_began = no;
         self.boot = boot;
         self.finished = None;
         self.quiet = None;
@@ -265,7 +267,7 @@ impl Checker {
         }
         if missed.is_empty() {
             self.coverage.quiet_reached += 1;
-            self.rest(no);
+            self.rest(no, true);
         } else {
             let what = missed.join(", ");
             self.coverage
@@ -295,6 +297,6 @@ impl Checker {
     /// At the end buffered writes may never have been synced: they keep either version.
     fn rest_at_end(&mut self, no: EventNo) {
         self.book.guest_gone(no);
-        self.rest(no);
+        self.rest(no, false);
     }
 }

@@ -28,6 +28,7 @@ pub(crate) type IntentNo = u32;
 /// An intent.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
+    pub(crate) no: IntentNo,
     pub(crate) intent: Intent,
     pub(crate) key: ArrayKey,
     /// Array sectors.
@@ -162,6 +163,7 @@ impl Book {
         let id = self.next;
         self.next += 1;
         let mut record = Record {
+            no: id,
             intent: *intent,
             key,
             array,
@@ -340,6 +342,30 @@ impl Book {
             }
         }
         if any { Accept::Any } else { Accept::No }
+    }
+
+    /// The sectors of a range where a content is not acceptable.
+    pub(crate) fn unacceptable(
+        &self,
+        key: ArrayKey,
+        range: SectorRange,
+        digest: Option<u32>,
+    ) -> Vec<Sector> {
+        let Some(table) = self.cells.get(&key) else {
+            return Vec::new();
+        };
+        table
+            .range(range)
+            .filter(|(sector, cell)| self.accepts(cell, *sector, digest) == Accept::No)
+            .map(|(sector, _)| sector)
+            .collect()
+    }
+
+    /// Whether one of the cell's intents failed, or its guest went away first.
+    pub(crate) fn failed(&self, cell: &Cell) -> bool {
+        cell.candidates
+            .iter()
+            .any(|id| self.records.get(id).is_some_and(|r| r.ended() && !r.ok))
     }
 
     /// The intent that a wrong content is measured against: the newest that ended well, else the newest.

@@ -15,6 +15,9 @@ use crate::mark::IntentKind;
 use crate::md::{Array, ArrayKey, Member};
 use crate::shadow::Origin;
 
+/// Lagging writes whose legs got READs that are remembered.
+const LAGGED_MAX: usize = 100_000;
+
 /// At which moment a write is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moment {
@@ -66,7 +69,9 @@ impl Checker {
         moment: Moment,
     ) {
         if !moment.judges(array, member) {
-            self.see_lag(record, member);
+            if moment == Moment::Acknowledged {
+                self.see_lag(record, member);
+            }
             self.pend(record);
             return;
         }
@@ -135,12 +140,22 @@ impl Checker {
 
     /// A leg that may lag: whether it does.
     fn see_lag(&mut self, record: &Record, member: &Member) {
-        let behind = record
+        let look = |sector| ack_all::look(&self.world, record, member, sector);
+        if record
             .array
             .sectors()
-            .any(|sector| ack_all::look(&self.world, record, member, sector) != Arrival::Done);
-        if behind && record.intent.kind == IntentKind::Write {
-            self.coverage.writes_behind += 1;
+            .all(|sector| look(sector) == Arrival::Done)
+        {
+            return;
+        }
+        self.behind.insert((record.no, member.leg), record.end_us);
+        // What the leg got meanwhile is looked up now: when it is judged, at rest, the log may no longer reach back.
+        let on_leg = leg_range(member, record.array);
+        if let Some(instead) = self.instead(member, on_leg, record)
+            && instead.reads > 0
+            && self.lagged.len() < LAGGED_MAX
+        {
+            self.lagged.insert((record.no, member.leg), instead);
         }
     }
 
@@ -211,14 +226,17 @@ impl Checker {
         })
     }
 
-    /// Judges everything that waits, and compares the legs.
-    pub(super) fn rest(&mut self, no: EventNo) {
+    /// Judges everything that waits, and compares the legs. `declared`: the agent says that md is at rest, which it may be before the superblock
+    /// that says so is on the legs; it counts where md wrote a superblock in this boot, for else the array is not even running.
+    pub(super) fn rest(&mut self, no: EventNo, declared: bool) {
         self.book.synced();
+        let mut all_settled = true;
         for array in self.world.md.arrays().to_vec() {
             if array.refused.is_some() {
                 continue;
             }
-            let moment = if array.clean {
+            let settled = array.clean || (declared && self.metadata_seen > self.guest.boot_began);
+            let moment = if settled {
                 Moment::Rest
             } else {
                 Moment::PartRest
@@ -239,19 +257,23 @@ impl Checker {
             for id in ids {
                 self.judge(no, id, moment);
             }
-            self.compare(no, &array);
+            if settled && array.active().count() >= 2 {
+                self.compare(no, &array);
+            }
+            all_settled &= settled;
+        }
+        if all_settled {
+            self.behind.clear();
+            self.lagged.clear();
         }
     }
 
     fn compare(&mut self, no: EventNo, array: &Array) {
-        if !array.clean || array.active().count() < 2 {
-            return;
-        }
         let touched = self.touched.remove(&array.key).unwrap_or_default();
         for range in touched.ranges() {
             let mut different: Vec<(Sector, (Check, Wrongness, Confidence, u8))> = Vec::new();
-            for sector in range.sectors() {
-                self.coverage.twins_compared += 1;
+            self.coverage.twins_compared += range.count();
+            for sector in self.sectors_to_compare(array, range) {
                 match clean_eq::compare(&self.world, &self.book, array, sector) {
                     Compared::Equal => self.clear_excuse(array.key, sector),
                     Compared::Judged => {}
@@ -273,6 +295,29 @@ impl Checker {
         }
     }
 
+    /// Where no leg was ever written and all media began as zeros, there is nothing to look at.
+    fn sectors_to_compare(&self, array: &Array, range: SectorRange) -> Vec<Sector> {
+        let zeros = array
+            .active()
+            .all(|member| self.world.shadow(member.leg).initially_zero());
+        if !zeros {
+            return range.sectors().collect();
+        }
+        let mut sectors: Vec<Sector> = array
+            .active()
+            .flat_map(|member| {
+                let start = member.data.start().0;
+                self.world
+                    .shadow(member.leg)
+                    .known(leg_range(member, range))
+                    .map(move |at| Sector(at.0 - start))
+            })
+            .collect();
+        sectors.sort_unstable();
+        sectors.dedup();
+        sectors
+    }
+
     #[expect(clippy::too_many_arguments, reason = "they are the entry's fields")]
     fn put_wrong(
         &mut self,
@@ -289,7 +334,10 @@ impl Checker {
         let since = record.map_or(EventNo(0), |record| record.begin);
         let instead = record
             .filter(|_| matches!(kind, Wrongness::Absent | Wrongness::Torn))
-            .and_then(|record| self.instead(member, on_leg, record));
+            .and_then(|record| {
+                let kept = self.lagged.get(&(record.no, member.leg)).copied();
+                kept.or_else(|| self.instead(member, on_leg, record))
+            });
         let detail = self.detail(check, kind, member.leg, array.key, run.start(), since);
         self.wrongs.put(Wrong {
             check,

@@ -298,7 +298,7 @@ impl Checker {
                 shadow.end(sector, fetched, no, state, here);
             }
         }
-        if let Some(note) = &note {
+        if let Some(note) = note.as_ref().filter(|_| ok) {
             self.measure_lag(us, id.leg, note);
         }
         if !changed.is_empty() {
@@ -307,19 +307,12 @@ impl Checker {
         self.metadata_ended(no, id.leg, range, ok);
     }
 
+    /// A leg has completed what the array acknowledged before: that is write-behind. (What never comes is none, it is lost.)
     fn measure_lag(&mut self, us: u64, leg: LegId, note: &Note) {
-        let lags = self
-            .world
-            .checked(leg)
-            .is_some_and(|(array, member)| array.may_lag(member));
-        if !lags {
-            return;
-        }
         for run in &note.runs {
-            if let Some(record) = self.book.record(run.id)
-                && record.ok
-            {
-                let lag = us.saturating_sub(record.end_us);
+            if let Some(acknowledged_us) = self.behind.remove(&(run.id, leg)) {
+                self.coverage.writes_behind += 1;
+                let lag = us.saturating_sub(acknowledged_us);
                 self.coverage.behind_longest_us = self.coverage.behind_longest_us.max(lag);
             }
         }
@@ -439,17 +432,9 @@ impl Checker {
     }
 
     fn zeroes_strayed(&mut self, key: ArrayKey, on_array: SectorRange, leg: LegId) {
-        for sector in on_array.sectors() {
-            let Some(cell) = self.book.cell(key, sector) else {
-                continue;
-            };
-            match self
-                .book
-                .accepts(cell, sector, Some(crate::shadow::ZERO_DIGEST))
-            {
-                Accept::No => self.stray(key, sector, leg),
-                Accept::Yes(_) | Accept::Any => {}
-            }
+        let zero = Some(crate::shadow::ZERO_DIGEST);
+        for sector in self.book.unacceptable(key, on_array, zero) {
+            self.stray(key, sector, leg);
         }
     }
 

@@ -9,8 +9,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -40,6 +39,8 @@ pub struct Exit {
 pub struct Launch {
     pub qemu: Qemu,
     pub arguments: Vec<OsString>,
+    /// Whether what comes on our standard input goes to the guest's console, line by line.
+    pub interactive: bool,
 }
 
 impl fmt::Display for Launch {
@@ -95,6 +96,7 @@ pub fn spawn(
         &Launch {
             qemu: qemu.clone(),
             arguments: arguments.to_vec(),
+            interactive: false,
         },
         on_line,
         |_| {},
@@ -174,7 +176,7 @@ fn start_with_readers(
     launch: &Launch,
     on_line: impl FnMut(ConsoleLine) + Send + 'static,
 ) -> io::Result<(OwnedFd, Readers)> {
-    let mut child = start(&launch.qemu.path, &launch.arguments)?;
+    let mut child = start(launch)?;
     let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
         .map_err(io::Error::from);
     let last_words = Arc::new(Mutex::new(Vec::new()));
@@ -233,12 +235,16 @@ fn read_all(
     Ok(readers)
 }
 
-fn start(path: &Path, arguments: &[OsString]) -> io::Result<Child> {
+fn start(launch: &Launch) -> io::Result<Child> {
     let us = rustix::process::getpid();
-    let mut command = Command::new(path);
+    let mut command = Command::new(&launch.qemu.path);
     command
-        .args(arguments)
-        .stdin(Stdio::null())
+        .args(&launch.arguments)
+        .stdin(if launch.interactive {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     // A Ctrl-C at the terminal is ours to handle: we end QEMU, after the journal.
@@ -255,7 +261,18 @@ fn start(path: &Path, arguments: &[OsString]) -> io::Result<Child> {
             }
         });
     }
-    command.spawn()
+    let mut child = command.spawn()?;
+    if let Some(console) = child.stdin.take() {
+        type_lines(console);
+    }
+    Ok(child)
+}
+
+/// Hands on what is typed. The thread ends with the input or with QEMU; a read of a terminal can't be called off, so nobody joins it.
+fn type_lines(mut console: ChildStdin) {
+    let _ = std::thread::Builder::new()
+        .name("typist".into())
+        .spawn(move || io::copy(&mut io::stdin().lock(), &mut console));
 }
 
 fn read_lines(stream: Stream, mut pipe: Box<dyn Read + Send>, sink: &mut dyn FnMut(ConsoleLine)) {
@@ -338,6 +355,7 @@ mod tests {
         let launch = Launch {
             qemu: shell(),
             arguments: vec!["-c".into(), script.into()],
+            interactive: false,
         };
         let on_line = move |line| {
             let _ = sender.send(line);
@@ -374,6 +392,7 @@ mod tests {
         let launch = Launch {
             qemu: shell(),
             arguments: vec!["-a=b,c".into(), "it's x".into(), "".into()],
+            interactive: false,
         };
         assert_eq!(launch.to_string(), "/bin/sh -a=b,c 'it'\\''s x' ''");
     }
@@ -385,6 +404,7 @@ mod tests {
         let launch = Launch {
             qemu: shell(),
             arguments: vec!["-c".into(), "echo a; exit 1".into()],
+            interactive: false,
         };
         let on_line = move |line: ConsoleLine| sender.send(line.text).unwrap_or_default();
         let on_exit = move |exit: Exit| also.send(format!("{:?}", exit.code)).unwrap_or_default();

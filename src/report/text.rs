@@ -422,10 +422,9 @@ fn provenance(out: &mut String, header: &RunHeader, style: Style) {
     line(out, &format!("  run {}, seed {}", header.run, header.seed));
     if let serde_json::Value::Object(fields) = &header.provenance {
         for (name, value) in fields {
-            let value = match value {
-                serde_json::Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
             line(out, &format!("  {name}: {value}"));
         }
     }

@@ -8,7 +8,7 @@ const NAME: &str = "legwatch-guest";
 
 /// Why there is no agent.
 #[derive(Debug, thiserror::Error)]
-pub enum AgentError {
+pub(super) enum AgentError {
     /// The variable names no file.
     #[error("{VARIABLE} names {}, which is no file; build the agent with ci/build", .0.display())]
     Named(PathBuf),
@@ -24,7 +24,7 @@ pub enum AgentError {
 ///
 /// # Errors
 /// [`AgentError`].
-pub fn find() -> Result<PathBuf, AgentError> {
+pub(super) fn find() -> Result<PathBuf, AgentError> {
     if let Some(named) = std::env::var_os(VARIABLE).map(PathBuf::from) {
         return if named.is_file() {
             Ok(named)

@@ -17,7 +17,7 @@ const POWER_OFF: Duration = Duration::from_secs(60);
 
 /// What a boot's stages took, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stages {
+pub(super) struct Stages {
     /// From QEMU's start to the agent's first mark.
     pub boot_ms: u64,
     /// Setup steps.
@@ -55,7 +55,7 @@ impl std::ops::AddAssign for Stages {
 
 /// What the supervisor should do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(super) enum Next {
     /// Go on waiting.
     Wait,
     /// Kill QEMU: this is how the boot ended.
@@ -64,7 +64,7 @@ pub enum Next {
 
 /// The state of a boot, fed with what happens. Knows no process and no channel.
 #[derive(Debug)]
-pub struct Boot<'a> {
+pub(super) struct Boot<'a> {
     plan: &'a Plan,
     end: BootEnd,
     started: Instant,
@@ -79,7 +79,7 @@ pub struct Boot<'a> {
 
 impl<'a> Boot<'a> {
     /// A boot that begins now.
-    pub fn new(plan: &'a Plan, end: BootEnd, now: Instant) -> Boot<'a> {
+    pub(super) fn new(plan: &'a Plan, end: BootEnd, now: Instant) -> Boot<'a> {
         Boot {
             plan,
             end,
@@ -95,12 +95,12 @@ impl<'a> Boot<'a> {
     }
 
     /// The boot's number, from 1.
-    pub fn number(&self) -> u32 {
+    pub(super) fn number(&self) -> u32 {
         self.plan.boot
     }
 
     /// The name of what goes on now.
-    pub fn stage(&self) -> String {
+    pub(super) fn stage(&self) -> String {
         match (self.finished, self.step, self.hello) {
             (Some(_), _, _) => "power off".into(),
             (None, Some((step, _)), _) => self.step_name(step).to_owned(),
@@ -110,7 +110,7 @@ impl<'a> Boot<'a> {
     }
 
     /// What the stages took so far.
-    pub fn stages(&self) -> Stages {
+    pub(super) fn stages(&self) -> Stages {
         self.stages
     }
 
@@ -122,7 +122,7 @@ impl<'a> Boot<'a> {
     }
 
     /// A mark came. `Some`: the name of a stage that begins.
-    pub fn mark(&mut self, mark: &Mark, now: Instant) -> Option<String> {
+    pub(super) fn mark(&mut self, mark: &Mark, now: Instant) -> Option<String> {
         self.last_sign = now;
         match mark {
             Mark::Hello(_) => {
@@ -167,7 +167,7 @@ impl<'a> Boot<'a> {
     }
 
     /// The sequence stands at this number.
-    pub fn events(&mut self, last: u64, now: Instant) {
+    pub(super) fn events(&mut self, last: u64, now: Instant) {
         if last != self.last_events {
             self.last_events = last;
             self.last_sign = now;
@@ -175,13 +175,13 @@ impl<'a> Boot<'a> {
     }
 
     /// The guest's console said something.
-    pub fn console(&mut self, line: &str, now: Instant) {
+    pub(super) fn console(&mut self, line: &str, now: Instant) {
         self.last_sign = now;
         line.clone_into(&mut self.last_console);
     }
 
     /// Whether it is time to end it.
-    pub fn next(&self, now: Instant) -> Next {
+    pub(super) fn next(&self, now: Instant) -> Next {
         if let Some(finished) = self.finished {
             if self.end == BootEnd::Kill {
                 return Next::Kill(GuestEnd::Killed {
@@ -224,7 +224,7 @@ impl<'a> Boot<'a> {
     }
 
     /// How it ended, when QEMU ended by itself.
-    pub fn exited(&self, status: &str) -> GuestEnd {
+    pub(super) fn exited(&self, status: &str) -> GuestEnd {
         match (self.finished, self.hello) {
             (Some(_), _) => GuestEnd::PoweredOff,
             (None, Some(_)) => GuestEnd::Lost {

@@ -11,7 +11,7 @@ use crate::witness::wire;
 
 /// The witness's process. Dropping it kills it.
 #[derive(Debug)]
-pub struct WitnessChild {
+pub(super) struct WitnessChild {
     child: Child,
     stdin: Option<ChildStdin>,
 }
@@ -21,7 +21,10 @@ impl WitnessChild {
     ///
     /// # Errors
     /// If the program can't be started.
-    pub fn start(config: &Path, happenings: Sender<Happening>) -> std::io::Result<WitnessChild> {
+    pub(super) fn start(
+        config: &Path,
+        happenings: Sender<Happening>,
+    ) -> std::io::Result<WitnessChild> {
         let mut command = Command::new(std::env::current_exe()?);
         // A group of its own: Ctrl-C is the supervisor's to handle. If the supervisor is killed, standard input ends, and so does the witness.
         command
@@ -52,7 +55,7 @@ impl WitnessChild {
     }
 
     /// Tells the witness something. A witness that is gone is noticed by [`Happening::WitnessGone`], not here.
-    pub fn tell(&mut self, command: &wire::Command) {
+    pub(super) fn tell(&mut self, command: &wire::Command) {
         let Some(stdin) = &mut self.stdin else { return };
         let mut line = serde_json::to_string(command).expect("a command is plain data");
         line.push('\n');
@@ -62,7 +65,7 @@ impl WitnessChild {
     }
 
     /// Waits for the witness's end; tells how it ended, in words.
-    pub fn wait(&mut self) -> String {
+    pub(super) fn wait(&mut self) -> String {
         self.stdin = None;
         match self.child.wait() {
             Ok(status) => status.to_string(),

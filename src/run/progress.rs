@@ -13,7 +13,7 @@ const PLAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// The run's progress.
 #[derive(Debug)]
-pub struct Progress {
+pub(super) struct Progress {
     bar: Option<ProgressBar>,
     stage: String,
     said: Instant,
@@ -21,7 +21,7 @@ pub struct Progress {
 
 impl Progress {
     /// On a terminal a living line, else plain lines.
-    pub fn new() -> Progress {
+    pub(super) fn new() -> Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.set_style(
@@ -39,7 +39,7 @@ impl Progress {
     }
 
     /// A stage begins.
-    pub fn stage(&mut self, text: &str) {
+    pub(super) fn stage(&mut self, text: &str) {
         text.clone_into(&mut self.stage);
         self.said = clock::now();
         match &self.bar {
@@ -49,7 +49,7 @@ impl Progress {
     }
 
     /// Live numbers.
-    pub fn live(&mut self, live: &Live, legs: &[String]) {
+    pub(super) fn live(&mut self, live: &Live, legs: &[String]) {
         let rates = legs
             .iter()
             .zip(live.completed.iter().zip(&live.in_flight))
@@ -71,7 +71,7 @@ impl Progress {
     }
 
     /// A line that stays.
-    pub fn line(&self, text: &str) {
+    pub(super) fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{text}")),
             None => eprintln!("{text}"),
@@ -79,7 +79,7 @@ impl Progress {
     }
 
     /// Takes the living line away.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// The supervisor.
 #[derive(Debug)]
-pub struct Supervisor {
+pub(super) struct Supervisor {
     happenings: Receiver<Happening>,
     sender: Sender<Happening>,
     witness: WitnessChild,
@@ -41,7 +41,7 @@ pub struct Supervisor {
 
 /// How a run ended.
 #[derive(Debug)]
-pub struct Ended {
+pub(super) struct Ended {
     /// The witness's verdict.
     pub summary: Summary,
     /// What the stages took.
@@ -55,7 +55,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// What the witness says it can't do, or a process that can't be started.
-    pub fn start(
+    pub(super) fn start(
         (sender, happenings): (Sender<Happening>, Receiver<Happening>),
         config: &Path,
         console: File,
@@ -91,17 +91,17 @@ impl Supervisor {
     }
 
     /// Each leg's socket, by name; last the control leg's.
-    pub fn sockets(&self) -> &[(String, PathBuf)] {
+    pub(super) fn sockets(&self) -> &[(String, PathBuf)] {
         &self.sockets
     }
 
     /// Guests that were started.
-    pub fn guests(&self) -> u32 {
+    pub(super) fn guests(&self) -> u32 {
         self.guests
     }
 
     /// Whether the run is to end now.
-    pub fn stopped(&self) -> bool {
+    pub(super) fn stopped(&self) -> bool {
         self.interrupted || (self.stop_on_finding && self.findings > 0)
     }
 
@@ -109,7 +109,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// If QEMU can't be started, or the witness is gone.
-    pub fn boot(
+    pub(super) fn boot(
         &mut self,
         plan: &Plan,
         end: BootEnd,
@@ -207,7 +207,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// If the witness is gone or can't write its report.
-    pub fn finish(mut self) -> Result<Ended, Failure> {
+    pub(super) fn finish(mut self) -> Result<Ended, Failure> {
         self.progress.stage("verdict");
         self.witness.tell(&Command::Finish {
             interrupted: self.interrupted,

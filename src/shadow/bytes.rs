@@ -37,22 +37,12 @@ impl Bytes {
         }
     }
 
-    /// Forgets a range whose content is no longer known.
-    pub fn forget(&mut self, range: SectorRange) {
-        for sector in range.sectors() {
-            if self.sectors.remove(sector).is_some() {
-                self.held -= 1;
-            }
-        }
-    }
-
     /// Makes a range zero, which is what a sector that is not kept is taken for.
     pub fn zero(&mut self, range: SectorRange) {
         let held: Vec<Sector> = self
             .sectors
-            .iter()
+            .range(range)
             .map(|(sector, _)| sector)
-            .filter(|sector| range.contains(*sector))
             .collect();
         for sector in held {
             self.sectors.remove(sector);

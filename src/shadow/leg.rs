@@ -1,5 +1,7 @@
 //! One leg's sectors and their versions.
 
+use std::collections::BTreeMap;
+
 use crate::block::{Sector, SectorRange};
 use crate::event::EventNo;
 use crate::shadow::table::Table;
@@ -64,6 +66,8 @@ struct Cell {
 #[derive(Debug)]
 pub struct LegShadow {
     cells: Table<Cell>,
+    /// What was zeroed before it had a cell: first sector to (first sector behind, version). A discard of a whole leg costs one entry.
+    zeroed: BTreeMap<u64, (u64, Version)>,
     initially_zero: bool,
     durable_before: EventNo,
 }
@@ -73,6 +77,7 @@ impl LegShadow {
     pub fn new(initially_zero: bool) -> LegShadow {
         LegShadow {
             cells: Table::default(),
+            zeroed: BTreeMap::new(),
             initially_zero,
             durable_before: EventNo(0),
         }
@@ -91,24 +96,48 @@ impl LegShadow {
         }
     }
 
+    /// What a sector without a cell holds, or held when its cell was made.
+    fn base(&self, sector: Sector) -> Version {
+        match self.zeroed.range(..=sector.0).next_back() {
+            Some((_, (end, version))) if sector.0 < *end => *version,
+            Some(_) | None => self.initial(),
+        }
+    }
+
     /// The version that the leg holds: the one fetched last.
     pub fn current(&self, sector: Sector) -> Version {
         self.cells
             .get(sector)
-            .map_or_else(|| self.initial(), |cell| cell.current)
+            .map_or_else(|| self.base(sector), |cell| cell.current)
     }
 
     /// The versions of a sector that are remembered, newest first. Initial content is the last one where it is still reached.
     pub fn versions(&self, sector: Sector) -> impl Iterator<Item = Version> {
         let cell = self.cells.get(sector);
-        let current = cell.map_or_else(|| self.initial(), |cell| cell.current);
+        let base = self.base(sector);
+        let current = cell.map_or(base, |cell| cell.current);
         let older = cell.and_then(|cell| cell.older.as_deref());
-        // A sector written once keeps no box: what was before it is the initial content.
-        let initial =
-            (current.origin != Origin::Initial && older.is_none()).then(|| self.initial());
+        // A sector written once keeps no box: what was before it is the base, and before that the initial content.
+        let boxless = older.is_none();
+        let before =
+            (cell.is_some() && boxless && current.origin != Origin::Initial).then_some(base);
+        let first = (boxless && current.origin != Origin::Initial)
+            .then(|| self.initial())
+            .filter(|_| before.is_none_or(|before| before.origin != Origin::Initial));
         std::iter::once(current)
             .chain(older.into_iter().flatten().filter_map(|version| *version))
-            .chain(initial)
+            .chain(before)
+            .chain(first)
+    }
+
+    /// The sectors of a range that were ever written, or whose initial content is known.
+    pub fn known(&self, range: SectorRange) -> impl Iterator<Item = Sector> {
+        self.cells.range(range).map(|(sector, _)| sector)
+    }
+
+    /// Whether the medium began as zeros.
+    pub fn initially_zero(&self) -> bool {
+        self.initially_zero
     }
 
     /// Whether the history of a sector may have lost versions.
@@ -155,21 +184,20 @@ impl LegShadow {
 
     /// A read gave this content to the guest. It tells what initial content is, where nothing was written yet.
     pub fn learn(&mut self, sector: Sector, digest: u32) {
-        if self.initially_zero {
-            return;
+        if !self.initially_zero && self.base(sector).origin == Origin::Initial {
+            self.put_initial(sector, digest);
         }
-        self.put_initial(sector, digest);
     }
 
     /// A version arrives on top of the others.
     pub fn push(&mut self, sector: Sector, version: Version) {
-        let initial = self.initial();
+        let (base, initial) = (self.base(sector), self.initial());
         let slot = self.cells.slot(sector);
         match slot {
             None => {
                 *slot = Some(Cell {
                     current: version,
-                    // Initial content of a known kind needs no box: `versions` makes it again.
+                    // The base needs no box: `versions` finds it again, until a second version comes.
                     older: None,
                 });
             }
@@ -185,7 +213,10 @@ impl LegShadow {
                         let mut older = Box::new([None; HISTORY - 1]);
                         older[0] = Some(before);
                         if before.origin != Origin::Initial {
-                            older[1] = Some(initial);
+                            older[1] = Some(base);
+                            if base.origin != Origin::Initial {
+                                older[2] = Some(initial);
+                            }
                         }
                         cell.older = Some(older);
                     }
@@ -217,27 +248,51 @@ impl LegShadow {
 
     /// A range reads as zeros from event `no` on; its request arrived with `arrived`.
     pub fn zero(&mut self, range: SectorRange, no: EventNo, arrived: EventNo, request: u64) {
-        for sector in range.sectors() {
-            let current = self.current(sector);
+        let version = |raced: bool| Version {
+            no,
+            request,
+            ended: no,
+            gpa: 0,
+            digest: Some(ZERO_DIGEST),
+            origin: Origin::Zero,
+            state: if raced {
+                State::InDoubt
+            } else {
+                State::Acknowledged
+            },
+            changed: false,
+        };
+        let cells: Vec<(Sector, Version)> = self
+            .cells
+            .range(range)
+            .map(|(sector, cell)| (sector, cell.current))
+            .collect();
+        for (sector, current) in cells {
             let raced = current.no > arrived || current.state == State::InFlight;
-            self.push(
-                sector,
-                Version {
-                    no,
-                    request,
-                    ended: no,
-                    gpa: 0,
-                    digest: Some(ZERO_DIGEST),
-                    origin: Origin::Zero,
-                    state: if raced {
-                        State::InDoubt
-                    } else {
-                        State::Acknowledged
-                    },
-                    changed: false,
-                },
-            );
+            self.push(sector, version(raced));
         }
+        self.cover(range, version(false));
+    }
+
+    /// Puts a zeroed range over those that were there.
+    fn cover(&mut self, range: SectorRange, version: Version) {
+        if range.is_empty() {
+            return;
+        }
+        let (start, end) = (range.start().0, range.end().0);
+        while let Some((&first, &(last, old))) = self.zeroed.range(..end).next_back() {
+            if last <= start {
+                break;
+            }
+            self.zeroed.remove(&first);
+            if end < last {
+                self.zeroed.insert(end, (last, old));
+            }
+            if first < start {
+                self.zeroed.insert(first, (start, old));
+            }
+        }
+        self.zeroed.insert(start, (end, version));
     }
 
     /// A FLUSH that arrived with this number completed well.

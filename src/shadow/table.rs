@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::block::{Sector, to_usize};
+use crate::block::{Sector, SectorRange, to_usize};
 
 /// Sectors in a chunk.
 const CHUNK: u64 = 64;
@@ -44,6 +44,25 @@ impl<T> Table<T> {
     /// Takes away what a sector has.
     pub fn remove(&mut self, sector: Sector) -> Option<T> {
         self.chunks.get_mut(&(sector.0 / CHUNK))?[to_usize(sector.0 % CHUNK)].take()
+    }
+
+    /// The sectors of a range that have something, in order. Costs what is there, not what the range spans.
+    pub fn range(&self, range: SectorRange) -> impl Iterator<Item = (Sector, &T)> {
+        let chunks = range.start().0 / CHUNK..range.end().0.div_ceil(CHUNK);
+        let chunks = if chunks.start < chunks.end {
+            chunks
+        } else {
+            0..0
+        };
+        self.chunks
+            .range(chunks)
+            .flat_map(|(chunk, slots)| {
+                slots.iter().enumerate().filter_map(move |(at, slot)| {
+                    slot.as_ref()
+                        .map(|value| (Sector(chunk * CHUNK + at as u64), value))
+                })
+            })
+            .filter(move |(sector, _)| range.contains(*sector))
     }
 
     /// All sectors that have something, in order.

@@ -58,7 +58,6 @@ pub struct Handler {
     backend: Backend,
     tap: Tap,
     features: u64,
-    writeback: bool,
     memory: Arc<Memory>,
     vrings: Vec<Vring>,
     /// What went wrong last, in more words than the protocol has.
@@ -73,7 +72,6 @@ impl Handler {
             backend,
             tap,
             features: 0,
-            writeback: true,
             memory: Arc::new(Memory::default()),
             vrings,
             trouble: None,
@@ -199,9 +197,16 @@ impl Handler {
     /// Whether the volatile write cache is on: negotiated, and not switched off (virtio 1.2, 5.2.6.2).
     fn settle_write_cache(&self) {
         if let Some(shared) = &self.backend.shared {
-            let cached = has(self.features, F_FLUSH) && self.writeback;
+            let cached = has(self.features, F_FLUSH) && shared.writeback();
             shared.set_write_through(!cached);
         }
+    }
+
+    fn set_writeback(&self, on: bool) {
+        if let Some(shared) = &self.backend.shared {
+            shared.set_writeback(on);
+        }
+        self.settle_write_cache();
     }
 
     fn eventfd(&mut self, file: Option<File>) -> Result<Option<EventFd>> {
@@ -240,8 +245,7 @@ impl VhostUserBackendReqHandlerMut for Handler {
     fn reset_device(&mut self) -> Result<()> {
         self.stop_all();
         self.features = 0;
-        self.writeback = true;
-        self.settle_write_cache();
+        self.set_writeback(true);
         self.record(FrontendChange::Reset);
         Ok(())
     }
@@ -387,6 +391,11 @@ impl VhostUserBackendReqHandlerMut for Handler {
         let kick = self.eventfd(file)?;
         let index = u32::from(index);
         let vring = self.vring(index)?;
+        if vring.running {
+            let command = Command::Kick(u16::try_from(index).unwrap_or(u16::MAX), kick);
+            self.backend.commander.send(command);
+            return Ok(());
+        }
         vring.kick = Some(kick);
         self.start(index)
     }
@@ -431,8 +440,9 @@ impl VhostUserBackendReqHandlerMut for Handler {
         size: u32,
         _flags: VhostUserConfigFlags,
     ) -> Result<Vec<u8>> {
-        let space: [u8; SPACE_BYTES] =
-            config(&self.backend.limits, self.backend.queues, self.writeback);
+        let shared = self.backend.shared.as_ref();
+        let writeback = shared.is_some_and(|shared| shared.writeback());
+        let space: [u8; SPACE_BYTES] = config(&self.backend.limits, self.backend.queues, writeback);
         let part = usize::try_from(offset)
             .ok()
             .zip(usize::try_from(size).ok())
@@ -454,8 +464,7 @@ impl VhostUserBackendReqHandlerMut for Handler {
         match (offset, bytes) {
             // 5.2.5: writing 0 or 1 to `writeback` switches the cache, if the switch was offered.
             (WRITEBACK_AT, [value @ (0 | 1)]) if self.backend.limits.flush => {
-                self.writeback = *value == 1;
-                self.settle_write_cache();
+                self.set_writeback(*value == 1);
                 Ok(())
             }
             _ => self.refuse(

@@ -49,6 +49,8 @@ pub struct Chain {
     pub writable: GuestBuffer,
     /// The first thing wrong with the chain. Then neither buffer is whole.
     pub fault: Option<ChainFault>,
+    /// Writable bytes that the descriptors claim, in the memory or not, the status among them.
+    pub writable_bytes: u64,
     /// The last writable byte: where the status goes. There even in a faulty chain, if it can be found.
     pub last_writable: Option<Piece>,
 }
@@ -111,16 +113,18 @@ pub fn walk(ring: &SplitRing, head: u16) -> Chain {
     let mut table = Table::Ring;
     let mut at = head;
     let mut count = 0u32;
+    // A chain whose end is not known: the last writable byte seen need not be the status.
+    let mut cut_off = false;
     loop {
         if count >= CHAIN_DESCRIPTORS_MAX {
             chain.fault = Some(ChainFault::TooLong);
-            // What was seen last is not the end.
-            status = None;
+            cut_off = true;
             break;
         }
         count = count.saturating_add(1);
         let Some(descriptor) = Descriptor::read(ring, memory, table, at) else {
             chain.fault = chain.fault.or(Some(ChainFault::Index(at)));
+            cut_off = true;
             break;
         };
         let Descriptor {
@@ -130,6 +134,7 @@ pub fn walk(ring: &SplitRing, head: u16) -> Chain {
             let nested = matches!(table, Table::Indirect { .. }) || flags & DESC_NEXT != 0;
             if nested {
                 chain.fault = chain.fault.or(Some(ChainFault::Nested));
+                cut_off = true;
                 break;
             }
             let entries = u16::try_from(u64::from(bytes).checked_div(DESC_BYTES).unwrap_or(0));
@@ -141,6 +146,7 @@ pub fn walk(ring: &SplitRing, head: u16) -> Chain {
                 }
                 Ok(_) | Err(_) => {
                     chain.fault = chain.fault.or(Some(ChainFault::Table { gpa, bytes }));
+                    cut_off = true;
                     break;
                 }
             }
@@ -149,6 +155,7 @@ pub fn walk(ring: &SplitRing, head: u16) -> Chain {
             if bytes > 0 {
                 status = gpa.checked_add(u64::from(bytes).saturating_sub(1));
             }
+            chain.writable_bytes = chain.writable_bytes.saturating_add(u64::from(bytes));
             if !memory.pieces(gpa, bytes, |piece| chain.writable.push(piece)) {
                 chain.fault = chain.fault.or(Some(ChainFault::Outside { gpa, bytes }));
             }
@@ -166,7 +173,9 @@ pub fn walk(ring: &SplitRing, head: u16) -> Chain {
         at = descriptor.next;
     }
     if chain.fault.is_some() {
-        if let Some(gpa) = status {
+        if let Some(gpa) = status
+            && !cut_off
+        {
             memory.pieces(gpa, 1, |piece| chain.last_writable = Some(piece));
         }
     } else {

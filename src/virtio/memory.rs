@@ -271,15 +271,14 @@ impl Memory {
             return false;
         };
         let mut at = 0usize;
-        let ok = self.pieces(gpa, len, |piece| {
+        self.pieces(gpa, len, |piece| {
             let here = usize::try_from(piece.len).unwrap_or(0);
             if let Some(to) = out.get_mut(at..at.saturating_add(here)) {
                 // SAFETY: the piece's bytes are mapped (the memory is alive, it is `self`), `to` has as many.
                 unsafe { std::ptr::copy_nonoverlapping(piece.host, to.as_mut_ptr(), here) };
             }
             at = at.saturating_add(here);
-        });
-        ok
+        })
     }
 }
 

@@ -27,6 +27,14 @@ pub mod request;
 pub mod space;
 pub mod split;
 
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "numbers of tests are small"
+)]
+mod tests;
+
 pub use buffer::GuestBuffer;
 pub use memory::{Memory, MemoryError, Piece, Region};
 pub use request::{Limits, Malformed, Pending, Request, Used, parse};

@@ -183,6 +183,10 @@ impl Drop for Pending {
 ///
 /// # Errors
 /// [`Malformed`], for anything that is answered without being tried; it has the answer's place if the chain has one.
+#[allow(
+    clippy::result_large_err,
+    reason = "both come by value: a request costs no allocation"
+)]
 pub fn parse(
     ring: &SplitRing,
     head: u16,
@@ -192,6 +196,7 @@ pub fn parse(
         mut readable,
         mut writable,
         fault,
+        writable_bytes,
         last_writable,
     } = walk(ring, head);
     let header: Option<[u8; HEADER_BYTES]> = readable.split_front();
@@ -215,7 +220,6 @@ pub fn parse(
         }
         check(operation, Sector(sector), &mut readable, &writable, limits)
     })();
-    let writable_bytes = writable.bytes();
     let data = match operation {
         Operation::Read | Operation::GetId => writable,
         Operation::Write => readable,
@@ -233,7 +237,7 @@ pub fn parse(
         open: true,
         status: last_writable,
         data,
-        writable_bytes,
+        writable_bytes: writable_bytes.saturating_sub(1),
         memory: Arc::clone(ring.memory()),
     };
     match request {

@@ -1,6 +1,17 @@
 //! What the frontend tests share: a running device whose events are collected, a client on the foreign `virtio-driver` crate, and waiting for
 //! events rather than for time.
-#![allow(dead_code, reason = "not every test program uses all of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "not every test program uses all of it"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
+    reason = "numbers of tests are small, and tests look for the events they are about"
+)]
+
+pub(crate) mod raw;
 
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::path::PathBuf;
@@ -242,7 +253,10 @@ pub(crate) const ALL: u64 = !0;
 
 impl Client {
     pub(crate) fn connect(bench: &Bench, leg: &str, queues: usize, features: u64) -> Client {
-        let path = bench.socket(leg);
+        Client::attach(&bench.socket(leg), queues, features)
+    }
+
+    pub(crate) fn attach(path: &std::path::Path, queues: usize, features: u64) -> Client {
         let vhost = VhostUser::new(path.to_str().unwrap(), features).unwrap();
         let mut transport: Box<VirtioBlkTransport> = Box::new(vhost);
         let memory = Shared::new(4 << 20);

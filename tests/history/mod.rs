@@ -1,0 +1,463 @@
+//! A small model of a guest with md raid1 on legs, as the legs see it: builds event histories for the checker, honest ones and others.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "shared by several test programs, none of which uses all of it"
+)]
+
+use std::collections::BTreeMap;
+
+use legwatch::block::{LegId, Operation, RequestId, SECTOR_BYTES, Sector, SectorRange, Status};
+use legwatch::config::LegConfig;
+use legwatch::event::{
+    Abandoned, Arrived, Completed, Content, Digests, Event, EventNo, Fetched, GuestEnd, Segment,
+    What,
+};
+use legwatch::header::{LegHead, RunHeader};
+use legwatch::journal::{Reader, Writer};
+use legwatch::mark::{Hello, Intent, IntentFlags, IntentKind, Mapping, Mark, Phase, Target};
+use legwatch::md::superblock::checksum_1;
+use legwatch::oracle::{Checker, EndState, Verdict};
+use legwatch::stamp::Stamp;
+
+pub const RUN: u64 = 77;
+pub const LEG_SECTORS: u64 = 16_384;
+pub const ARRAY_SECTORS: u64 = 8192;
+/// Between two events of a history, so that evidence finds numbers of its own.
+const STRIDE: u64 = 100;
+
+pub type Block = [u8; SECTOR_BYTES];
+
+pub struct History {
+    pub header: RunHeader,
+    pub events: Vec<Event>,
+    pub write_mostly: Option<u8>,
+    numbers: [u64; 8],
+    no: u64,
+    ranges: BTreeMap<RequestId, SectorRange>,
+    /// What each version held, for evidence.
+    contents: BTreeMap<(LegId, u64, EventNo), Block>,
+    md_events: u64,
+    quiets: u32,
+    next_gpa: u64,
+}
+
+pub fn data_offset(leg: u8) -> u64 {
+    2048 + 512 * u64::from(leg)
+}
+
+pub fn garbage(seed: u8) -> Block {
+    let mut out = [0xa5; SECTOR_BYTES];
+    out[0] = seed;
+    out
+}
+
+/// A workload's write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    pub writer: u16,
+    pub sequence: u64,
+    pub sector: u64,
+    pub count: u32,
+    pub kind: IntentKind,
+    pub flags: IntentFlags,
+}
+
+impl Load {
+    pub fn new(writer: u16, sequence: u64, sector: u64, count: u32) -> Load {
+        Load {
+            writer,
+            sequence,
+            sector,
+            count,
+            kind: IntentKind::Write,
+            flags: IntentFlags {
+                immutable: true,
+                ..IntentFlags::default()
+            },
+        }
+    }
+
+    pub fn kind(mut self, kind: IntentKind) -> Load {
+        self.kind = kind;
+        self
+    }
+
+    pub fn content(&self, sector: u64) -> Block {
+        Stamp {
+            run: RUN,
+            target: 1,
+            sector: Sector(sector),
+            writer: self.writer,
+            sequence: self.sequence,
+        }
+        .to_sector()
+    }
+
+    pub fn contents(&self) -> Vec<Block> {
+        (0..u64::from(self.count))
+            .map(|at| self.content(self.sector + at))
+            .collect()
+    }
+
+    fn intent(&self, phase: Phase) -> Intent {
+        Intent {
+            phase,
+            kind: self.kind,
+            target: 1,
+            writer: self.writer,
+            sequence: self.sequence,
+            sector: Sector(self.sector),
+            count: self.count,
+            slot: 0,
+            flags: self.flags,
+        }
+    }
+}
+
+impl History {
+    /// Two or more legs with an array in sync; one may be write-mostly with write-behind.
+    pub fn new(legs: u8, write_mostly: Option<u8>) -> History {
+        let mut history = History::bare(legs);
+        history.write_mostly = write_mostly;
+        history.push(What::Boot { boot: 1 });
+        history.superblocks(true);
+        history.mark(Mark::Hello(Hello {
+            agent: "0".into(),
+            release: "6.1".into(),
+            boot: 1,
+            init: true,
+            tainted: 0,
+        }));
+        history.mark(Mark::Target(Target {
+            target: 1,
+            device: "/dev/md0".into(),
+            sectors: ARRAY_SECTORS,
+            mapping: Mapping::Identity,
+        }));
+        history
+    }
+
+    /// Without array and agent.
+    pub fn bare(legs: u8) -> History {
+        let heads = (0..legs)
+            .map(|leg| LegHead {
+                config: LegConfig::memory(
+                    &char::from(b'a' + leg).to_string(),
+                    LEG_SECTORS * SECTOR_BYTES as u64,
+                ),
+                sectors: LEG_SECTORS,
+            })
+            .collect();
+        History {
+            header: RunHeader::new(RUN, 1, heads),
+            events: Vec::new(),
+            write_mostly: None,
+            numbers: [0; 8],
+            no: 0,
+            ranges: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            md_events: 1,
+            quiets: 0,
+            next_gpa: 0x10_0000,
+        }
+    }
+
+    pub fn legs(&self) -> u8 {
+        u8::try_from(self.header.legs.len()).unwrap()
+    }
+
+    pub fn push(&mut self, what: What) -> EventNo {
+        self.no += STRIDE;
+        self.events.push(Event {
+            no: EventNo(self.no),
+            time_us: self.no * 10,
+            what,
+        });
+        EventNo(self.no)
+    }
+
+    pub fn mark(&mut self, mark: Mark) -> EventNo {
+        self.push(What::Mark(mark))
+    }
+
+    pub fn begin(&mut self, load: &Load) -> EventNo {
+        self.mark(Mark::Intent(load.intent(Phase::Begin)))
+    }
+
+    pub fn end(&mut self, load: &Load) -> EventNo {
+        self.mark(Mark::Intent(load.intent(Phase::End { errno: 0 })))
+    }
+
+    pub fn end_with(&mut self, load: &Load, errno: u16) -> EventNo {
+        self.mark(Mark::Intent(load.intent(Phase::End { errno })))
+    }
+
+    /// A request arrives at a leg's own sectors.
+    pub fn arrive_at(
+        &mut self,
+        leg: u8,
+        operation: Operation,
+        start: u64,
+        count: u64,
+    ) -> RequestId {
+        let gpa = self.next_gpa;
+        self.next_gpa += (count * SECTOR_BYTES as u64).next_multiple_of(4096);
+        self.arrive_from(leg, operation, start, count, gpa)
+    }
+
+    pub fn arrive_from(
+        &mut self,
+        leg: u8,
+        operation: Operation,
+        start: u64,
+        count: u64,
+        gpa: u64,
+    ) -> RequestId {
+        self.numbers[usize::from(leg)] += 1;
+        let request = RequestId {
+            leg: LegId(leg),
+            number: self.numbers[usize::from(leg)],
+        };
+        let range = SectorRange::new(Sector(start), count).unwrap();
+        self.ranges.insert(request, range);
+        let data = matches!(operation, Operation::Read | Operation::Write);
+        self.push(What::Arrived(Arrived {
+            request,
+            queue: 0,
+            operation,
+            ranges: if count > 0 {
+                [range].into_iter().collect()
+            } else {
+                smallvec::SmallVec::new()
+            },
+            segments: if data {
+                [Segment {
+                    gpa,
+                    len: u32::try_from(count * SECTOR_BYTES as u64).unwrap(),
+                }]
+                .into_iter()
+                .collect()
+            } else {
+                smallvec::SmallVec::new()
+            },
+        }));
+        request
+    }
+
+    /// A request arrives for array sectors.
+    pub fn arrive(&mut self, leg: u8, operation: Operation, sector: u64, count: u64) -> RequestId {
+        self.arrive_at(leg, operation, data_offset(leg) + sector, count)
+    }
+
+    pub fn fetch(&mut self, request: RequestId, contents: &[Block]) -> EventNo {
+        self.fetch_with(request, contents, false)
+    }
+
+    fn fetch_with(&mut self, request: RequestId, contents: &[Block], payload: bool) -> EventNo {
+        let digests: Digests = contents
+            .iter()
+            .map(|block| crc32fast::hash(block))
+            .collect();
+        let no = self.push(What::Fetched(Fetched {
+            request,
+            digests,
+            payload: payload.then(|| contents.concat()),
+        }));
+        let range = self.ranges[&request];
+        for (sector, block) in range.sectors().zip(contents) {
+            self.contents.insert((request.leg, sector.0, no), *block);
+        }
+        no
+    }
+
+    pub fn complete(&mut self, request: RequestId) -> EventNo {
+        self.complete_with(request, Status::Ok, Content::Same)
+    }
+
+    pub fn complete_with(
+        &mut self,
+        request: RequestId,
+        status: Status,
+        content: Content,
+    ) -> EventNo {
+        self.push(What::Completed(Completed {
+            request,
+            status,
+            content,
+        }))
+    }
+
+    pub fn abandon(&mut self, request: RequestId) -> EventNo {
+        self.push(What::Abandoned(Abandoned {
+            request,
+            applied: false,
+        }))
+    }
+
+    /// A whole write of array sectors to one leg.
+    pub fn write(&mut self, leg: u8, sector: u64, contents: &[Block]) -> RequestId {
+        let request = self.arrive(leg, Operation::Write, sector, contents.len() as u64);
+        self.fetch(request, contents);
+        self.complete(request);
+        request
+    }
+
+    pub fn read(&mut self, leg: u8, sector: u64, count: u64) {
+        let request = self.arrive(leg, Operation::Read, sector, count);
+        self.complete_with(request, Status::Ok, Content::NotTaken);
+    }
+
+    pub fn discard(&mut self, leg: u8, sector: u64, count: u64) {
+        let request = self.arrive(leg, Operation::Discard, sector, count);
+        self.complete_with(request, Status::Ok, Content::NotTaken);
+    }
+
+    /// An honest write from begin to end.
+    pub fn honest(&mut self, load: &Load) {
+        self.begin(load);
+        for leg in 0..self.legs() {
+            self.write(leg, load.sector, &load.contents());
+        }
+        self.end(load);
+    }
+
+    /// md writes all superblocks, clean or dirty, and the bitmap's header.
+    pub fn superblocks(&mut self, clean: bool) {
+        self.md_events += 1;
+        let roles: Vec<u16> = (0..u16::from(self.legs())).collect();
+        for leg in 0..self.legs() {
+            self.superblock(leg, clean, &roles);
+        }
+    }
+
+    pub fn superblock(&mut self, leg: u8, clean: bool, roles: &[u16]) {
+        let mut raw = vec![0u8; 4096];
+        let mut put = |at: usize, bytes: &[u8]| raw[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, &0xa92b_4efcu32.to_le_bytes());
+        put(4, &1u32.to_le_bytes());
+        put(8, &u32::from(self.write_mostly.is_some()).to_le_bytes());
+        put(16, &[7; 16]);
+        put(72, &1u32.to_le_bytes());
+        put(80, &ARRAY_SECTORS.to_le_bytes());
+        put(92, &u32::from(self.legs()).to_le_bytes());
+        put(96, &8u32.to_le_bytes());
+        put(128, &data_offset(leg).to_le_bytes());
+        put(144, &8u64.to_le_bytes());
+        put(160, &u32::from(leg).to_le_bytes());
+        put(184, &[u8::from(self.write_mostly == Some(leg))]);
+        put(200, &self.md_events.to_le_bytes());
+        put(208, &if clean { u64::MAX } else { 0 }.to_le_bytes());
+        let max = u32::try_from(roles.len()).unwrap();
+        put(220, &max.to_le_bytes());
+        for (at, role) in roles.iter().enumerate() {
+            put(256 + 2 * at, &role.to_le_bytes());
+        }
+        let sum = checksum_1(&raw, max);
+        raw[216..220].copy_from_slice(&sum.to_le_bytes());
+        if self.write_mostly.is_some() {
+            let mut bitmap = [0u8; SECTOR_BYTES];
+            bitmap[0..4].copy_from_slice(b"bitm");
+            bitmap[4] = 4;
+            bitmap[8..24].copy_from_slice(&[7; 16]);
+            bitmap[60] = 255;
+            self.metadata(leg, 16, &[bitmap]);
+        }
+        let blocks: Vec<Block> = raw
+            .chunks_exact(SECTOR_BYTES)
+            .map(|block| block.try_into().unwrap())
+            .collect();
+        self.metadata(leg, 8, &blocks);
+    }
+
+    pub fn bump(&mut self) {
+        self.md_events += 1;
+    }
+
+    fn metadata(&mut self, leg: u8, at: u64, blocks: &[Block]) {
+        let request = self.arrive_at(leg, Operation::Write, at, blocks.len() as u64);
+        self.fetch_with(request, blocks, true);
+        self.complete(request);
+    }
+
+    pub fn flush(&mut self, leg: u8) {
+        let request = self.arrive_at(leg, Operation::Flush, 0, 0);
+        self.complete_with(request, Status::Ok, Content::NotTaken);
+    }
+
+    pub fn quiet(&mut self) {
+        self.quiets += 1;
+        let id = self.quiets;
+        self.mark(Mark::Quiet {
+            id,
+            pending: String::new(),
+        });
+        self.push(What::Quiet {
+            id,
+            pending: Vec::new(),
+        });
+    }
+
+    /// QEMU is killed, and the next boot begins.
+    pub fn crash(&mut self, boot: u32) {
+        self.push(What::GuestEnded {
+            boot: boot - 1,
+            how: GuestEnd::Killed {
+                why: "a cut".into(),
+            },
+        });
+        self.push(What::Boot { boot });
+    }
+
+    pub fn power_off(&mut self) {
+        self.mark(Mark::Finish { ok: true });
+        self.push(What::GuestEnded {
+            boot: 1,
+            how: GuestEnd::PoweredOff,
+        });
+        self.push(What::End);
+    }
+
+    /// Runs the checker as the witness does, evidence included, and the same over the journal that this leaves behind. They must agree.
+    pub fn verdict(&self) -> Verdict {
+        let mut live = Checker::new(&self.header);
+        let mut journal = Writer::new(Vec::new(), &self.header).unwrap();
+        for event in &self.events {
+            journal.append(event).unwrap();
+            live.apply(event);
+            let mut no = event.no;
+            for want in live.wanted() {
+                let Some(bytes) = self.contents.get(&(want.leg, want.sector.0, want.version))
+                else {
+                    continue;
+                };
+                no.0 += 1;
+                let evidence = Event {
+                    no,
+                    time_us: event.time_us,
+                    what: What::Evidence {
+                        leg: want.leg,
+                        sector: want.sector,
+                        version: want.version,
+                        bytes: bytes.to_vec(),
+                    },
+                };
+                journal.append(&evidence).unwrap();
+                live.apply(&evidence);
+            }
+        }
+        let live = live.finish(EndState::default());
+        let bytes = journal.finish().unwrap();
+        let mut reader = Reader::new(&bytes[..]).unwrap();
+        let mut again = Checker::new(reader.header());
+        while let Some(event) = reader.next_event().unwrap() {
+            again.apply(&event);
+        }
+        assert_eq!(reader.tail(), None);
+        let again = again.finish(EndState::default());
+        assert_eq!(live, again, "check equals live");
+        live
+    }
+}
