@@ -274,7 +274,7 @@ impl Drop for Serving {
 #[test]
 fn a_leg_or_socket_that_somebody_has_is_refused() {
     let bench = Bench::new();
-    let image = bench.file("image", [0; 1 << 20]);
+    let image = bench.file("image", vec![0; 1 << 20]);
     let leg = format!("a=file:{image}");
     let (own, other) = (bench.path("s"), bench.path("w/o"));
     let out = bench.path("out");

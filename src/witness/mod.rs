@@ -76,6 +76,9 @@ pub enum WitnessError {
         /// Its plan's size.
         bytes: usize,
     },
+    /// The checker's thread gave up, in its own words.
+    #[error("{0}")]
+    Gone(String),
     /// A thread can't be had.
     #[error("no thread for the checker")]
     Thread(#[source] std::io::Error),
@@ -89,6 +92,7 @@ impl From<WitnessError> for Failure {
             | WitnessError::Initial { .. }
             | WitnessError::Journal { .. }
             | WitnessError::Report { .. }
+            | WitnessError::Gone(_)
             | WitnessError::Plan { .. } => Failure::user(error),
         }
     }
@@ -287,7 +291,20 @@ struct Watch {
 }
 
 impl Watch {
-    fn run(mut self) -> Result<Verdict, WitnessError> {
+    /// Watches to the end. A journal that can't be written is told at once: what the guest does from then on would be seen by nobody.
+    fn run(self) -> Result<Verdict, WitnessError> {
+        let notices = self.notices.clone();
+        self.watch().map_err(|error| {
+            let failure = Failure::from(error);
+            let _nobody_listens = notices.send(Notice::Failed {
+                message: failure.to_string(),
+                user: matches!(failure, Failure::User(_)),
+            });
+            WitnessError::Gone(failure.to_string())
+        })
+    }
+
+    fn watch(mut self) -> Result<Verdict, WitnessError> {
         loop {
             match self.collector.next(TICK) {
                 Ok(event) => self.take(&event)?,

@@ -124,11 +124,6 @@ impl Running {
         }
     }
 
-    /// The program's process.
-    pub(crate) fn pid(&self) -> Pid {
-        self.pid
-    }
-
     /// The folder that everything is in.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
@@ -219,6 +214,11 @@ impl Running {
         until("the end of all it started", STEP, || {
             processes(&path).is_empty()
         });
+        let left: Vec<_> = std::fs::read_dir(path.join("t"))
+            .unwrap()
+            .flatten()
+            .collect();
+        assert!(left.is_empty(), "temporary files are left: {left:?}");
         Ran {
             code: self.code.unwrap(),
             stderr: self.said,
