@@ -81,6 +81,11 @@ impl Judge {
         self.checker.data_areas()
     }
 
+    /// In short, the first thing that is proven to be wrong so far; see [`Checker::first_proven`].
+    pub fn first_proven(&self) -> Option<String> {
+        self.checker.first_proven()
+    }
+
     /// Findings so far, before those of one cause are folded.
     pub fn wrong_so_far(&self) -> u64 {
         self.checker.wrong_so_far()

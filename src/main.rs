@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use legwatch::cli::{Cli, Command};
-use legwatch::failure::{self, EXIT_INTERNAL, Failure};
+use legwatch::failure::{self, EXIT_INTERNAL, EXIT_USER, Failure};
 use legwatch::{kernel_command, recorded, run, serve, witness};
 
 fn main() -> ExitCode {
@@ -17,7 +17,15 @@ fn main() -> ExitCode {
         )]
         std::process::exit(i32::from(EXIT_INTERNAL));
     }));
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _nobody_listens = error.print();
+            let exit = if error.use_stderr() { EXIT_USER } else { 0 };
+            let bisect = std::env::args_os().any(|word| word == "--bisect");
+            return ExitCode::from(if bisect { failure::bisect(exit) } else { exit });
+        }
+    };
     let bisect = matches!(&cli.command, Command::Run(args) if args.bisect);
     let exit = command(&cli.command).unwrap_or_else(|failure| {
         eprintln!("legwatch: {failure}");

@@ -8,6 +8,7 @@ mod vm {
     mod lost;
     mod matrix;
     mod planted;
+    mod refused;
     mod serve;
     mod stopped;
 }

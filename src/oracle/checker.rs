@@ -10,6 +10,7 @@ use super::world::World;
 use super::wrong::Wrongs;
 use crate::block::{LegId, RequestId, Sector, SectorRange};
 use crate::event::{Event, EventNo, GuestEnd, What};
+use crate::finding::Confidence;
 use crate::header::RunHeader;
 use crate::md::{ArrayKey, never_metadata};
 use crate::shadow::{RangeSet, Table};
@@ -167,6 +168,23 @@ impl Checker {
             }
         }
         areas
+    }
+
+    /// In short, the first thing that is proven to be wrong so far.
+    pub fn first_proven(&self) -> Option<String> {
+        let wrong = self
+            .wrongs
+            .entries()
+            .iter()
+            .find(|wrong| wrong.confidence == Confidence::Proven)?;
+        Some(format!(
+            "{} on leg {}, array {}+{} ({})",
+            wrong.kind.name(),
+            self.world.header.leg_name(wrong.leg),
+            wrong.array.start().0,
+            wrong.array.count(),
+            wrong.check.name()
+        ))
     }
 
     /// Proven and suspect entries so far, for progress.

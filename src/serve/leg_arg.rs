@@ -24,7 +24,8 @@ pub fn parse_all(args: &[String]) -> Result<Vec<LegConfig>, String> {
             ));
         }
         if let MediumConfig::File { path } = &leg.medium {
-            let same = |other: &LegConfig| matches!(&other.medium, MediumConfig::File { path: theirs } if theirs == path);
+            let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+            let same = |other: &LegConfig| matches!(&other.medium, MediumConfig::File { path: theirs } if real(theirs) == real(path));
             if let Some(other) = legs.iter().find(|other| same(other)) {
                 return Err(format!(
                     "legs {} and {} are the same file {}; a mirror needs two",

@@ -47,10 +47,17 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
             Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {}
         }
+        let mut failed = false;
         for notice in told.try_iter() {
-            if let Notice::Finding(headline) = notice {
-                eprintln!("finding: {headline}");
+            match notice {
+                Notice::Finding(headline) => eprintln!("finding: {headline}"),
+                // Told by the verdict that can't be given.
+                Notice::Failed { .. } => failed = true,
+                Notice::Ready { .. } | Notice::Mark(_) | Notice::Live(_) | Notice::Done(_) => {}
             }
+        }
+        if failed {
+            break;
         }
     }
     let summary = witness.finish(false)?;

@@ -76,6 +76,9 @@ pub enum WitnessError {
         /// Its plan's size.
         bytes: usize,
     },
+    /// The checker's thread gave up, in its own words.
+    #[error("{0}")]
+    Gone(String),
     /// A thread can't be had.
     #[error("no thread for the checker")]
     Thread(#[source] std::io::Error),
@@ -89,6 +92,7 @@ impl From<WitnessError> for Failure {
             | WitnessError::Initial { .. }
             | WitnessError::Journal { .. }
             | WitnessError::Report { .. }
+            | WitnessError::Gone(_)
             | WitnessError::Plan { .. } => Failure::user(error),
         }
     }
@@ -144,6 +148,7 @@ impl Witness {
             },
             flushed: clock::now(),
             told: clock::now(),
+            found: false,
         };
         let checking = std::thread::Builder::new()
             .name("checker".into())
@@ -281,10 +286,25 @@ struct Watch {
     live: Live,
     flushed: Instant,
     told: Instant,
+    /// Whether a finding was told.
+    found: bool,
 }
 
 impl Watch {
-    fn run(mut self) -> Result<Verdict, WitnessError> {
+    /// Watches to the end. A journal that can't be written is told at once: what the guest does from then on would be seen by nobody.
+    fn run(self) -> Result<Verdict, WitnessError> {
+        let notices = self.notices.clone();
+        self.watch().map_err(|error| {
+            let failure = Failure::from(error);
+            let _nobody_listens = notices.send(Notice::Failed {
+                message: failure.to_string(),
+                user: matches!(failure, Failure::User(_)),
+            });
+            WitnessError::Gone(failure.to_string())
+        })
+    }
+
+    fn watch(mut self) -> Result<Verdict, WitnessError> {
         loop {
             match self.collector.next(TICK) {
                 Ok(event) => self.take(&event)?,
@@ -362,6 +382,13 @@ impl Watch {
             self.live.in_flight[at] = stats.in_flight;
         }
         self.live.findings = self.judge.wrong_so_far();
+        if !self.found
+            && self.live.findings > 0
+            && let Some(headline) = self.judge.first_proven()
+        {
+            self.found = true;
+            let _nobody_listens = self.notices.send(Notice::Finding(headline));
+        }
         self.live.journal_bytes = self.journal.bytes();
         let _nobody_listens = self.notices.send(Notice::Live(self.live.clone()));
         Ok(())

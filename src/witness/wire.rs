@@ -82,7 +82,7 @@ pub enum Notice {
     Mark(Mark),
     /// How far it is; four times a second.
     Live(Live),
-    /// A finding is proven: its headline.
+    /// The first thing that is proven to be wrong, in short; the verdict may find more in it.
     Finding(String),
     /// The verdict.
     Done(Summary),

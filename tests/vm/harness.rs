@@ -81,6 +81,11 @@ impl Running {
 
     /// Starts `legwatch` with these arguments and `--out`.
     pub(crate) fn start(args: &[&str]) -> Running {
+        Running::start_with(args, &[])
+    }
+
+    /// The same with these variables in the environment.
+    pub(crate) fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Running {
         let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
         // Short, for sockets' paths have a limit.
         let dir = tempfile::Builder::new()
@@ -94,6 +99,7 @@ impl Running {
             .arg("--out")
             .arg(dir.path().join("out"))
             .env("TMPDIR", dir.path().join("t"))
+            .envs(variables.iter().copied())
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -116,11 +122,6 @@ impl Running {
             open: 2,
             _machine: machine,
         }
-    }
-
-    /// The program's process.
-    pub(crate) fn pid(&self) -> Pid {
-        self.pid
     }
 
     /// The folder that everything is in.
@@ -213,6 +214,11 @@ impl Running {
         until("the end of all it started", STEP, || {
             processes(&path).is_empty()
         });
+        let left: Vec<_> = std::fs::read_dir(path.join("t"))
+            .unwrap()
+            .flatten()
+            .collect();
+        assert!(left.is_empty(), "temporary files are left: {left:?}");
         Ran {
             code: self.code.unwrap(),
             stderr: self.said,

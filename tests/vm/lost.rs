@@ -75,3 +75,25 @@ fn a_guest_that_hangs_is_told_after_a_minute() {
         ran.reasons()
     );
 }
+
+#[test]
+fn an_oops_away_from_storage_is_a_lost_guest_and_one_in_raid1_a_finding() {
+    let ran = run(scenario("oops-elsewhere"), KERNEL, &[]);
+    ran.ended_with(125)
+        .because(
+            "the guest's kernel failed away from storage: BUG: kernel NULL pointer dereference",
+        )
+        .check_agrees();
+    let ran = run(scenario("oops-storage"), KERNEL, &[]);
+    ran.ended_with(1).check_agrees();
+    assert_eq!(ran.findings().len(), 1, "{}", ran.stdout);
+    let finding = ran.finding("guest", "kernel", &[]);
+    assert_eq!(finding["confidence"], "proven");
+    assert!(
+        finding["detail"]
+            .as_str()
+            .unwrap()
+            .contains("raid1_end_write_request"),
+        "{finding:#}"
+    );
+}

@@ -53,8 +53,8 @@ fn faults_of_one_leg_are_found_and_named() {
         let lost = [(8192, 1024), (24576, 1024), (32768, 1024)];
         hits(&ran, "absent", &["b"], &lost);
         hits(&ran, "garbage", &["b"], &first_sectors(16384));
-        // Where the other half was written, its content is.
-        hits(&ran, "misplaced", &["b"], &[(24576, 1024)]);
+        // The first half's place has the content of the second, which came after it.
+        hits(&ran, "misplaced", &["b"], &[(24576, 512)]);
     }
 }
 
@@ -67,7 +67,7 @@ fn faults_that_are_identical_on_all_legs_are_found_and_named() {
         let both = ["a", "b"];
         hits(&ran, "absent", &both, &[(8192, 1024), (24576, 1024)]);
         hits(&ran, "garbage", &both, &first_sectors(16384));
-        hits(&ran, "misplaced", &both, &[(24576, 1024)]);
+        hits(&ran, "misplaced", &both, &[(24576, 512)]);
     }
 }
 
@@ -129,4 +129,23 @@ fn a_failed_check_is_a_finding() {
             .unwrap()
             .contains("exit code 3; its last line: the moon is no cheese")
     );
+}
+
+/// With `--stop-on-finding` the rest of the plan is left.
+#[test]
+fn a_run_can_end_at_its_first_finding() {
+    let ran = run(
+        scenario("finding-early"),
+        "pinned:6.12",
+        &["--stop-on-finding"],
+    );
+    ran.ended_with(1).check_agrees();
+    ran.finding("stamp", "garbage", &["b"]);
+    let said = |words: &str| ran.stderr.iter().any(|line| line.contains(words));
+    assert!(
+        said("finding: garbage on leg b, array 8192+8 (stamp)"),
+        "{:#?}",
+        ran.stderr
+    );
+    assert!(!said("boot 1: power off"), "{:#?}", ran.stderr);
 }
