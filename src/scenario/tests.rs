@@ -96,7 +96,7 @@ fn what_makes_no_sense_is_refused_in_words() {
             "2 actions",
         ),
         ("[[workload]]", "[[setup]]", "no [[workload]]"),
-        ("name = \"small\"", "name = ", "TOML parse error at line 2"),
+        ("name = \"small\"", "name = ", "line 2, column 8"),
     ];
     for (from, to, expected) in cases {
         let text = SMALL.replace(from, to);
