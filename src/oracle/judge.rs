@@ -283,11 +283,15 @@ impl Checker {
                     }
                 }
             }
+            // Of two legs that differ without stamps, nobody knows which is right.
+            let two = array.active().count() == 2;
             for (run, (check, kind, confidence, leg)) in runs(&different) {
-                let Some(member) = array.member(crate::block::LegId(leg)) else {
-                    continue;
-                };
-                self.put_wrong(no, check, kind, confidence, array, member, run, None);
+                let both = two && kind == Wrongness::Differs;
+                for member in array.active() {
+                    if both || member.leg.0 == leg {
+                        self.put_wrong(no, check, kind, confidence, array, member, run, None);
+                    }
+                }
             }
             for check in [Check::CleanEq, Check::AllLegs, Check::SameData] {
                 self.count(check, range.count());

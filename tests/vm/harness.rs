@@ -204,11 +204,16 @@ impl Running {
         });
     }
 
-    /// Waits for its end, and for that of everything that it started.
-    pub(crate) fn end(mut self) -> Ran {
+    /// Waits for its end alone.
+    pub(crate) fn exit(&mut self) {
         while self.code.is_none() || self.open > 0 {
             self.next(RUN, "end");
         }
+    }
+
+    /// Waits for its end, and for that of everything that it started.
+    pub(crate) fn end(mut self) -> Ran {
+        self.exit();
         self.no_qemu();
         let path = self.dir.path().to_owned();
         until("the end of all it started", STEP, || {

@@ -45,7 +45,8 @@ fn first_sectors(start: u64) -> Vec<(u64, u64)> {
 
 #[test]
 fn faults_of_one_leg_are_found_and_named() {
-    for kernel in kernels() {
+    // In 6.1 dm-flakey spoils the writer's own pages, and so leg a too: see the next test.
+    for kernel in kernels().iter().filter(|kernel| **kernel != "pinned:6.1") {
         let ran = run(scenario("planted-below"), kernel, &[]);
         ran.ended_with(1).check_agrees();
         assert_eq!(ran.findings().len(), 3, "{}", ran.stdout);
@@ -56,6 +57,20 @@ fn faults_of_one_leg_are_found_and_named() {
         // The first half's place has the content of the second, which came after it.
         hits(&ran, "misplaced", &["b"], &[(24576, 512)]);
     }
+}
+
+/// The class of bug that legwatch comes from: a page changes while a leg still reads from it.
+#[test]
+fn a_buffer_that_the_kernel_changes_in_flight_is_found() {
+    let ran = run(scenario("planted-buffer"), "pinned:6.1", &[]);
+    ran.ended_with(1).check_agrees();
+    assert_eq!(ran.findings().len(), 2, "{}", ran.stdout);
+    let changed = ran.finding("buf-stable", "changed", &["a"]);
+    assert_eq!(changed["confidence"], "proven");
+    assert_eq!(changed["cause"], "kernel");
+    let first: Vec<(u64, u64)> = (0..32).map(|at| (8192 + 8 * at, 1)).collect();
+    assert_eq!(array(&changed), first);
+    assert_eq!(array(&ran.finding("stamp", "garbage", &["b"])), first);
 }
 
 #[test]
