@@ -77,7 +77,8 @@ fn a_delayed_write_is_stored_at_once_and_answered_late() {
 #[test]
 fn a_late_fetch_sees_what_the_buffer_holds_at_the_end() {
     let mut leg = mib("a");
-    (leg.write_delay_ms, leg.late_fetch) = (50, true);
+    // Long enough for a busy machine to change the buffer in.
+    (leg.write_delay_ms, leg.late_fetch) = (3000, true);
     let bench = Bench::start(&[leg]);
     let mut client = Client::connect(&bench, "a", 1, ALL);
     client.memory.bytes()[..512].fill(1);
