@@ -16,9 +16,12 @@ use crate::block::LegId;
 use crate::event::{FrontendChange, What};
 use crate::leg::{Command, Commander, Ending, LegShared, QueueStart};
 use crate::sequence::Tap;
-use crate::virtio::defs::{F_EVENT_IDX, F_FLUSH, F_PROTOCOL_FEATURES};
+use crate::virtio::defs::{F_EVENT_IDX, F_FLUSH, F_PROTOCOL_FEATURES, F_RING_PACKED};
+use crate::virtio::packed::FRESH_BASE;
 use crate::virtio::space::{SPACE_BYTES, WRITEBACK_AT, config, features, has};
-use crate::virtio::{Limits, Memory, Region, RingAddresses, SplitRing};
+use crate::virtio::{
+    Limits, Memory, PackedRing, Region, Ring, RingAddresses, RingFault, SplitRing,
+};
 
 /// Memory regions that a frontend may share.
 const MEMORY_SLOTS: usize = 256;
@@ -43,7 +46,8 @@ pub struct Backend {
 struct Vring {
     size: u32,
     addresses: Option<RingAddresses>,
-    base: u16,
+    /// Where to go on, in the ring's own encoding; none: at its beginning.
+    base: Option<u32>,
     /// Set by the frontend; the inner one is missing if it asks for polling.
     kick: Option<Option<EventFd>>,
     call: Option<EventFd>,
@@ -139,13 +143,20 @@ impl Handler {
         if vring.running || (protocol && !vring.enabled) {
             return Ok(());
         }
-        let ring = SplitRing::new(
-            memory,
-            addresses,
-            vring.size,
-            vring.base,
-            has(features, F_EVENT_IDX),
-        );
+        let (size, base, event_index) = (vring.size, vring.base, has(features, F_EVENT_IDX));
+        let ring = if has(features, F_RING_PACKED) {
+            let base = base.unwrap_or(FRESH_BASE);
+            PackedRing::new(memory, addresses, size, base, event_index).map(Ring::from)
+        } else {
+            let base = base.unwrap_or(0);
+            u16::try_from(base)
+                .map_err(|_| RingFault::Base {
+                    base,
+                    size: u16::try_from(size).unwrap_or(u16::MAX),
+                })
+                .and_then(|base| SplitRing::new(memory, addresses, size, base, event_index))
+                .map(Ring::from)
+        };
         let ring = match ring {
             Ok(ring) => ring,
             Err(fault) => {
@@ -363,10 +374,10 @@ impl VhostUserBackendReqHandlerMut for Handler {
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
-        let Ok(base) = u16::try_from(base) else {
+        if base > u32::from(u16::MAX) && !has(self.features, F_RING_PACKED) {
             return self.refuse(format!("base {base} of queue {index}"), Error::InvalidParam);
-        };
-        self.vring(index)?.base = base;
+        }
+        self.vring(index)?.base = Some(base);
         Ok(())
     }
 
@@ -379,12 +390,14 @@ impl VhostUserBackendReqHandlerMut for Handler {
         if running {
             let queue = u16::try_from(index).unwrap_or(u16::MAX);
             let base = self.ask(|reply| Command::Stop(queue, Ending::Complete, reply))?;
-            if let Some(base) = base {
+            if base.is_some() {
                 self.vring(index)?.base = base;
             }
         }
-        let base = self.vring(index)?.base;
-        Ok(VhostUserVringState::new(index, u32::from(base)))
+        let packed = has(self.features, F_RING_PACKED);
+        let fresh = if packed { FRESH_BASE } else { 0 };
+        let base = self.vring(index)?.base.unwrap_or(fresh);
+        Ok(VhostUserVringState::new(index, base))
     }
 
     fn set_vring_kick(&mut self, index: u8, file: Option<File>) -> Result<()> {

@@ -6,49 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering, fence};
 use super::defs::{AVAIL_NO_INTERRUPT, DESC_BYTES, RING_SIZE_MAX, USED_NO_NOTIFY};
 use super::memory::Memory;
 use super::request::Used;
-
-/// Where a ring's three parts are, by the frontend's own addresses (vhost-user specification, `VHOST_USER_SET_VRING_ADDR`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RingAddresses {
-    /// Descriptor table.
-    pub descriptors: u64,
-    /// Available ring.
-    pub available: u64,
-    /// Used ring.
-    pub used: u64,
-}
-
-/// Why a ring can't be used, or no further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RingFault {
-    /// 0, not a power of two, or too large.
-    #[error("a ring of {0} entries")]
-    Size(u32),
-    /// A part is not in the memory, or crosses regions.
-    #[error("the ring's {0} is not in the shared memory")]
-    Outside(&'static str),
-    /// A part is at an odd address.
-    #[error("the ring's {0} is not aligned")]
-    Alignment(&'static str),
-    /// The available index is further on than the ring has entries.
-    #[error("available index jumped from {from} to {to} in a ring of {size}")]
-    Jump {
-        /// What was served so far.
-        from: u16,
-        /// What the driver says.
-        to: u16,
-        /// Entries.
-        size: u16,
-    },
-    /// An available entry names no descriptor.
-    #[error("available entry names descriptor {head} in a ring of {size}")]
-    Head {
-        /// The descriptor.
-        head: u16,
-        /// Entries.
-        size: u16,
-    },
-}
+use super::ring::{Head, RingAddresses, RingFault};
 
 /// A ring that is served.
 #[derive(Debug)]
@@ -153,7 +111,7 @@ impl SplitRing {
     ///
     /// # Errors
     /// [`RingFault`]: the ring makes no sense any more (2.7.6) and must be stopped.
-    pub fn pop(&mut self) -> Result<Option<u16>, RingFault> {
+    pub fn pop(&mut self) -> Result<Option<Head>, RingFault> {
         if self.next == self.seen && !self.look()? {
             return Ok(None);
         }
@@ -166,7 +124,7 @@ impl SplitRing {
             });
         }
         self.next = self.next.wrapping_add(1);
-        Ok(Some(head))
+        Ok(Some(Head::split(head)))
     }
 
     /// Whether a chain is available that was not taken yet.
@@ -208,15 +166,10 @@ impl SplitRing {
         let entry = self.used.wrapping_add(at).cast::<u32>();
         // SAFETY: entry `slot < size` of the used ring, which is 4-aligned and in the memory (`Parts::find`).
         unsafe {
-            entry.write_volatile(u32::from(used.head));
+            entry.write_volatile(u32::from(used.head.id));
             entry.wrapping_add(1).write_volatile(used.bytes);
         }
         self.filled = self.filled.wrapping_add(1);
-    }
-
-    /// Whether used entries wait for [`SplitRing::publish`].
-    pub fn unpublished(&self) -> bool {
-        self.filled != self.published
     }
 
     /// Shows the driver all used entries (2.7.8.2). Returns whether it wants to be notified (2.7.7, 2.7.10).

@@ -70,6 +70,20 @@ impl Raw {
         raw
     }
 
+    /// Whether features that were not offered, set all the same, are refused.
+    pub(crate) fn refused(bench: &Bench, leg: &str, more: u64) -> bool {
+        let mut vhost = Frontend::connect(bench.socket(leg), 16).unwrap();
+        vhost.set_owner().unwrap();
+        let features = vhost.get_features().unwrap();
+        assert_eq!(features & more, 0, "offered");
+        vhost.get_protocol_features().unwrap();
+        vhost
+            .set_protocol_features(VhostUserProtocolFeatures::REPLY_ACK)
+            .unwrap();
+        vhost.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        vhost.set_features(features | more).is_err()
+    }
+
     pub(crate) fn started(bench: &Bench, leg: &str, queues: usize) -> Raw {
         let mut raw = Raw::connect(bench, leg, queues, 1 << 32 | 1 << 28);
         for index in 0..queues {
