@@ -17,6 +17,7 @@ use crate::event::{FrontendChange, What};
 use crate::leg::{Command, Commander, Ending, LegShared, QueueStart};
 use crate::sequence::Tap;
 use crate::virtio::defs::{F_EVENT_IDX, F_FLUSH, F_PROTOCOL_FEATURES, F_RING_PACKED};
+use crate::virtio::inflight::{self, Inflight, Layout};
 use crate::virtio::packed::FRESH_BASE;
 use crate::virtio::space::{SPACE_BYTES, WRITEBACK_AT, config, features, has};
 use crate::virtio::{
@@ -64,6 +65,8 @@ pub struct Handler {
     features: u64,
     memory: Arc<Memory>,
     vrings: Vec<Vring>,
+    /// Where the frontend keeps what is in flight.
+    inflight: Option<Inflight>,
     /// What went wrong last, in more words than the protocol has.
     trouble: Option<String>,
 }
@@ -78,6 +81,7 @@ impl Handler {
             features: 0,
             memory: Arc::new(Memory::default()),
             vrings,
+            inflight: None,
             trouble: None,
         }
     }
@@ -134,9 +138,10 @@ impl Handler {
     /// Starts a queue once everything about it is known (a kick descriptor comes last, or the enabling does).
     fn start(&mut self, index: u32) -> Result<()> {
         let (features, memory) = (self.features, Arc::clone(&self.memory));
+        let inflight = self.inflight.clone();
         let protocol = has(features, F_PROTOCOL_FEATURES);
         let vring = self.vring(index)?;
-        let (Some(kick), Some(addresses)) = (&vring.kick, vring.addresses) else {
+        let (Some(_), Some(addresses)) = (&vring.kick, vring.addresses) else {
             return Ok(());
         };
         // Without protocol features there is no message to enable a queue with.
@@ -157,17 +162,26 @@ impl Handler {
                 .and_then(|base| SplitRing::new(memory, addresses, size, base, event_index))
                 .map(Ring::from)
         };
-        let ring = match ring {
+        let mut ring = match ring {
             Ok(ring) => ring,
             Err(fault) => {
                 let text = format!("queue {index}: {fault}");
                 return self.refuse(text, Error::InvalidParam);
             }
         };
+        let number = u16::try_from(index).unwrap_or(u16::MAX);
+        if let Some(inflight) = inflight
+            && let Err(error) = ring.track(&inflight, number)
+        {
+            let text = format!("queue {index}: {error}");
+            return self.refuse(text, Error::InvalidParam);
+        }
+        let vring = self.vring(index)?;
+        let kick = vring.kick.as_ref().and_then(Option::as_ref);
         let start = QueueStart {
-            index: u16::try_from(index).unwrap_or(u16::MAX),
+            index: number,
             ring,
-            kick: duplicate(kick.as_ref())?,
+            kick: duplicate(kick)?,
             call: duplicate(vring.call.as_ref())?,
             error: duplicate(vring.error.as_ref())?,
         };
@@ -284,6 +298,7 @@ impl VhostUserBackendReqHandlerMut for Handler {
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::INFLIGHT_SHMFD
             | VhostUserProtocolFeatures::RESET_DEVICE)
     }
 
@@ -494,15 +509,46 @@ impl VhostUserBackendReqHandlerMut for Handler {
         not_offered()
     }
 
-    fn get_inflight_fd(
-        &mut self,
-        _inflight: &VhostUserInflight,
-    ) -> Result<(VhostUserInflight, File)> {
-        not_offered()
+    fn get_inflight_fd(&mut self, wanted: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        let layout = if has(self.features, F_RING_PACKED) {
+            Layout::Packed
+        } else {
+            Layout::Split
+        };
+        let VhostUserInflight {
+            num_queues,
+            queue_size,
+            ..
+        } = *wanted;
+        if num_queues > self.backend.queues {
+            let text = format!("in-flight region for {num_queues} queues");
+            return self.refuse(text, Error::InvalidParam);
+        }
+        let (file, bytes) = inflight::make(layout, num_queues, queue_size)
+            .or_else(|error| self.refuse(error, Error::InvalidParam))?;
+        let made = VhostUserInflight {
+            mmap_size: bytes,
+            mmap_offset: 0,
+            num_queues,
+            queue_size,
+        };
+        Ok((made, file))
     }
 
-    fn set_inflight_fd(&mut self, _inflight: &VhostUserInflight, _file: File) -> Result<()> {
-        not_offered()
+    fn set_inflight_fd(&mut self, inflight: &VhostUserInflight, file: File) -> Result<()> {
+        let VhostUserInflight {
+            mmap_size,
+            mmap_offset,
+            queue_size,
+            ..
+        } = *inflight;
+        match Inflight::map(&file, mmap_offset, mmap_size, queue_size) {
+            Ok(inflight) => {
+                self.inflight = Some(inflight);
+                Ok(())
+            }
+            Err(error) => self.refuse(error, Error::InvalidParam),
+        }
     }
 
     fn set_gpu_socket(&mut self, _backend: vhost::vhost_user::GpuBackend) -> Result<()> {

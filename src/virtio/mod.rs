@@ -8,6 +8,7 @@
 //! | `ring` | a ring of either layout |
 //! | `split` | split rings: avail and used entries, notification |
 //! | `packed` | packed rings: laps, chains, event suppression |
+//! | `inflight` | what is in flight, noted in the frontend's memory; `inflight_split` and `inflight_packed` for either layout |
 //! | `chain` | descriptor chains, indirect tables, their bounds |
 //! | `request` | a chain to a [`Request`] and a [`Pending`] |
 //! | `space` | feature bits and the config space |
@@ -24,6 +25,9 @@
 pub mod buffer;
 pub mod chain;
 pub mod defs;
+pub mod inflight;
+mod inflight_packed;
+mod inflight_split;
 pub mod memory;
 pub mod packed;
 pub mod request;

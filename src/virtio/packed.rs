@@ -11,6 +11,8 @@ use super::defs::{
     DESC_BYTES, DESC_NEXT, DESC_WRITE, EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, PACKED_AVAIL,
     PACKED_USED, RING_SIZE_MAX,
 };
+use super::inflight::{Inflight, InflightError};
+use super::inflight_packed::PackedNotes;
 use super::memory::Memory;
 use super::request::Used;
 use super::ring::{Head, RingAddresses, RingFault};
@@ -76,6 +78,19 @@ pub struct PackedRing {
     first: Option<(u16, u16)>,
     /// Descriptors given back since then.
     moved: u16,
+    notes: Option<Box<Tracking>>,
+}
+
+/// What a ring needs for its notes.
+#[derive(Debug)]
+struct Tracking {
+    notes: PackedNotes,
+    /// Chains that must be done again, the oldest last.
+    again: Vec<Head>,
+    /// Their descriptors.
+    noted: Vec<[u8; 16]>,
+    /// Given back and not shown: entry, place, flags, and the next used descriptor afterwards.
+    batch: Vec<(u16, u16, u16, Position)>,
 }
 
 // SAFETY: the pointers are into `memory`, which the ring keeps alive; one worker at a time has the ring.
@@ -138,6 +153,7 @@ impl PackedRing {
                     taken,
                     first: None,
                     moved: 0,
+                    notes: None,
                 })
             }
             Some(_) | None => Err(RingFault::Base {
@@ -158,6 +174,47 @@ impl PackedRing {
         self.device = parts.device;
         self.memory = memory;
         Ok(())
+    }
+
+    /// As [`super::Ring::track`]. Both positions follow from the region, if it was used before.
+    ///
+    /// # Errors
+    /// [`InflightError`].
+    pub fn track(&mut self, inflight: &Inflight, queue: u16) -> Result<usize, InflightError> {
+        let used = (self.used.at, self.used.wrap);
+        let opened = PackedNotes::open(inflight, queue, self.size, used, |at| {
+            self.flags(at).load(Ordering::Acquire)
+        })?;
+        let (at, wrap) = opened.used;
+        let (mut again, mut noted, mut taken) = (Vec::new(), Vec::new(), 0u16);
+        for chain in opened.again {
+            let descriptors = u16::try_from(chain.descriptors.len()).unwrap_or(u16::MAX);
+            // More than the ring holds can't be in flight: the region was changed.
+            if descriptors == 0 || descriptors > self.size.saturating_sub(taken) {
+                continue;
+            }
+            again.push(Head {
+                at: taken,
+                id: chain.id,
+                descriptors,
+                note: chain.entry,
+                again: true,
+            });
+            taken = taken.saturating_add(descriptors);
+            noted.extend(chain.descriptors);
+        }
+        again.reverse();
+        self.used = Position { at, wrap };
+        self.next = self.used.advance(taken, self.size);
+        self.taken = taken;
+        let count = again.len();
+        self.notes = Some(Box::new(Tracking {
+            notes: opened.notes,
+            again,
+            noted,
+            batch: Vec::with_capacity(usize::from(self.size)),
+        }));
+        Ok(count)
     }
 
     /// The memory that the ring and its requests are in.
@@ -206,6 +263,11 @@ impl PackedRing {
     /// # Errors
     /// [`RingFault::Endless`].
     pub fn pop(&mut self) -> Result<Option<Head>, RingFault> {
+        if let Some(tracking) = &mut self.notes
+            && let Some(head) = tracking.again.pop()
+        {
+            return Ok(Some(head));
+        }
         let at = self.next.at;
         // What the driver wrote before the first descriptor's flags, the rest of the chain included, is there when they are (2.8.21.1).
         let mut flags = self.flags(at).load(Ordering::Acquire);
@@ -233,11 +295,19 @@ impl PackedRing {
         let id = self.word(last.at, 6).load(Ordering::Relaxed);
         self.next = last.advance(1, self.size);
         self.taken = self.taken.saturating_add(descriptors);
-        Ok(Some(Head {
+        let mut head = Head {
             at,
             id,
             descriptors,
-        }))
+            note: Head::NOT_NOTED,
+            again: false,
+        };
+        if let Some(mut tracking) = self.notes.take() {
+            let chain = (0..descriptors).map_while(|step| self.descriptor(head, step));
+            head.note = tracking.notes.took(chain).unwrap_or(Head::NOT_NOTED);
+            self.notes = Some(tracking);
+        }
+        Ok(Some(head))
     }
 
     /// Whether a chain is available that was not taken yet.
@@ -247,6 +317,11 @@ impl PackedRing {
 
     /// The `step`th descriptor of a chain; `None` past its end.
     pub(super) fn descriptor(&self, head: Head, step: u16) -> Option<[u8; 16]> {
+        if head.again {
+            let at = usize::from(head.at).checked_add(usize::from(step))?;
+            let noted = &self.notes.as_ref()?.noted;
+            return (step < head.descriptors).then(|| noted.get(at).copied())?;
+        }
         if step >= head.descriptors || head.at >= self.size || step >= self.size {
             return None;
         }
@@ -284,22 +359,32 @@ impl PackedRing {
         if used.bytes > 0 {
             flags |= DESC_WRITE;
         }
-        if self.first.is_none() {
+        self.used = self.used.advance(descriptors, self.size);
+        if let Some(tracking) = &mut self.notes {
+            tracking.batch.push((used.head.note, at, flags, self.used));
+        } else if self.first.is_none() {
             self.first = Some((at, flags));
         } else {
             self.flags(at).store(flags, Ordering::Release);
         }
-        self.used = self.used.advance(descriptors, self.size);
         self.taken = self.taken.saturating_sub(descriptors);
         self.moved = self.moved.saturating_add(descriptors);
     }
 
     /// As [`super::Ring::publish`] (2.8.22).
     pub fn publish(&mut self) -> bool {
-        let Some((at, flags)) = self.first.take() else {
+        if let Some(mut tracking) = self.notes.take() {
+            for (entry, at, flags, used) in tracking.batch.drain(..) {
+                let show = || self.flags(at).store(flags, Ordering::Release);
+                tracking.notes.gave(entry, (used.at, used.wrap), show);
+            }
+            self.notes = Some(tracking);
+        } else if let Some((at, flags)) = self.first.take() {
+            self.flags(at).store(flags, Ordering::Release);
+        }
+        if self.moved == 0 {
             return false;
-        };
-        self.flags(at).store(flags, Ordering::Release);
+        }
         let moved = std::mem::take(&mut self.moved);
         // The driver writes its wish and then looks at the descriptor; we write the descriptor and then look at its wish.
         fence(Ordering::SeqCst);
@@ -344,7 +429,8 @@ impl PackedRing {
                 .store(EVENT_ENABLE, Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
-        Ok(self.look())
+        let again = self.notes.as_ref().is_some_and(|t| !t.again.is_empty());
+        Ok(again || self.look())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::inflight::{Inflight, InflightError};
 use super::memory::Memory;
 use super::packed::PackedRing;
 use super::request::Used;
@@ -75,15 +76,23 @@ pub struct Head {
     pub(super) id: u16,
     /// Descriptors of the ring that the chain takes up; 1 in a split ring, where nobody counts them.
     pub(super) descriptors: u16,
+    /// Where a packed ring's chain is noted as in flight; [`Head::NOT_NOTED`] if it is not.
+    pub(super) note: u16,
+    /// A packed ring's chain that was in flight when somebody else served the ring: `at` is its place in what was noted.
+    pub(super) again: bool,
 }
 
 impl Head {
+    pub(super) const NOT_NOTED: u16 = u16::MAX;
+
     /// A split ring's chain: its first descriptor is all that is known of it.
     pub(super) fn split(at: u16) -> Head {
         Head {
             at,
             id: at,
             descriptors: 1,
+            note: Head::NOT_NOTED,
+            again: false,
         }
     }
 }
@@ -126,6 +135,14 @@ impl Ring {
     /// [`RingFault`], if a part is no longer there.
     pub fn remap(&mut self, memory: Arc<Memory>) -> Result<(), RingFault> {
         either!(self, ring => ring.remap(memory))
+    }
+
+    /// Notes from now on what is in flight, and does first what was in flight when the notes ended. How many requests that is.
+    ///
+    /// # Errors
+    /// [`InflightError`].
+    pub fn track(&mut self, inflight: &Inflight, queue: u16) -> Result<usize, InflightError> {
+        either!(self, ring => ring.track(inflight, queue))
     }
 
     /// The memory that the ring and its requests are in.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 use super::defs::{AVAIL_NO_INTERRUPT, DESC_BYTES, RING_SIZE_MAX, USED_NO_NOTIFY};
+use super::inflight::{Inflight, InflightError};
+use super::inflight_split::SplitNotes;
 use super::memory::Memory;
 use super::request::Used;
 use super::ring::{Head, RingAddresses, RingFault};
@@ -26,6 +28,10 @@ pub struct SplitRing {
     filled: u16,
     /// The used index as the driver knows it.
     published: u16,
+    /// What is in flight, noted for whoever comes after us.
+    notes: Option<Box<SplitNotes>>,
+    /// Heads that must be done again, the oldest last.
+    again: Vec<u16>,
 }
 
 // SAFETY: the pointers are into `memory`, which the ring keeps alive; one worker at a time has the ring.
@@ -61,6 +67,8 @@ impl SplitRing {
             seen: base,
             filled: 0,
             published: 0,
+            notes: None,
+            again: Vec::new(),
         };
         ring.filled = ring.atomic(ring.used, 1).load(Ordering::Acquire);
         ring.published = ring.filled;
@@ -78,6 +86,23 @@ impl SplitRing {
         self.used = parts.used;
         self.memory = memory;
         Ok(())
+    }
+
+    /// As [`super::Ring::track`]. The next available entry follows from the used index and what is in flight.
+    ///
+    /// # Errors
+    /// [`InflightError`].
+    pub fn track(&mut self, inflight: &Inflight, queue: u16) -> Result<usize, InflightError> {
+        let (notes, mut again) = SplitNotes::open(inflight, queue, self.size, self.published)?;
+        again.reverse();
+        if !again.is_empty() {
+            let count = u16::try_from(again.len()).unwrap_or(self.size);
+            self.next = self.published.wrapping_add(count);
+            self.seen = self.next;
+        }
+        self.notes = Some(Box::new(notes));
+        self.again = again;
+        Ok(self.again.len())
     }
 
     /// The memory that the ring and its requests are in.
@@ -112,6 +137,9 @@ impl SplitRing {
     /// # Errors
     /// [`RingFault`]: the ring makes no sense any more (2.7.6) and must be stopped.
     pub fn pop(&mut self) -> Result<Option<Head>, RingFault> {
+        if let Some(head) = self.again.pop() {
+            return Ok(Some(Head::split(head)));
+        }
         if self.next == self.seen && !self.look()? {
             return Ok(None);
         }
@@ -122,6 +150,9 @@ impl SplitRing {
                 head,
                 size: self.size,
             });
+        }
+        if let Some(notes) = &mut self.notes {
+            notes.took(head);
         }
         self.next = self.next.wrapping_add(1);
         Ok(Some(Head::split(head)))
@@ -170,6 +201,9 @@ impl SplitRing {
             entry.wrapping_add(1).write_volatile(used.bytes);
         }
         self.filled = self.filled.wrapping_add(1);
+        if let Some(notes) = &mut self.notes {
+            notes.gave(used.head.id);
+        }
     }
 
     /// Shows the driver all used entries (2.7.8.2). Returns whether it wants to be notified (2.7.7, 2.7.10).
@@ -181,6 +215,9 @@ impl SplitRing {
         self.atomic(self.used, 1)
             .store(self.filled, Ordering::Release);
         self.published = self.filled;
+        if let Some(notes) = &mut self.notes {
+            notes.published(self.filled);
+        }
         // The driver writes its wish and then looks at the index; we write the index and then look at its wish.
         fence(Ordering::SeqCst);
         if self.event_index {
@@ -215,7 +252,7 @@ impl SplitRing {
             self.atomic(self.used, 0).store(0, Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
-        self.look()
+        Ok(self.look()? || !self.again.is_empty())
     }
 }
 

@@ -14,6 +14,7 @@ use super::{Head, Limits, Memory, Pending, Region, Ring, RingAddresses, SplitRin
 use crate::block::{Operation, Status};
 use crate::stamp::SplitMix64;
 
+mod inflight;
 mod packed;
 mod ring;
 

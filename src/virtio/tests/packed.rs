@@ -19,21 +19,21 @@ const DEVICE: u64 = 0x8_0004;
 const BUFFERS: u64 = 0x9_0000;
 
 /// What the specification has a driver do.
-struct Driver {
+pub(super) struct Driver {
     file: File,
     size: u16,
     next: u16,
     next_wrap: bool,
     used: u16,
     used_wrap: bool,
-    free: u16,
+    pub(super) free: u16,
     /// By id: descriptors.
     chains: BTreeMap<u16, u16>,
     next_id: u16,
 }
 
 impl Driver {
-    fn new(size: u16, event_index: bool) -> (Driver, Ring) {
+    pub(super) fn new(size: u16, event_index: bool) -> (Driver, Ring) {
         let file = memfd(BYTES);
         let driver = Driver {
             file,
@@ -50,7 +50,7 @@ impl Driver {
         (driver, ring.into())
     }
 
-    fn ring(&self, base: u32, event_index: bool) -> Result<PackedRing, RingFault> {
+    pub(super) fn ring(&self, base: u32, event_index: bool) -> Result<PackedRing, RingFault> {
         let region = Region::map(&self.file, 0, GPA, GPA, BYTES).unwrap();
         let memory = Arc::new(Memory::new(vec![Arc::new(region)]).unwrap());
         let addresses = RingAddresses {
@@ -80,7 +80,7 @@ impl Driver {
     }
 
     /// Makes a chain of `(gpa, len, flags)` available; its id.
-    fn offer(&mut self, chain: &[(u64, u32, u16)]) -> u16 {
+    pub(super) fn offer(&mut self, chain: &[(u64, u32, u16)]) -> u16 {
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
         for (index, &(gpa, len, flags)) in chain.iter().enumerate() {
@@ -105,7 +105,7 @@ impl Driver {
     }
 
     /// The next used descriptor: id, length.
-    fn take(&mut self) -> Option<(u16, u32)> {
+    pub(super) fn take(&mut self) -> Option<(u16, u32)> {
         let mut raw = [0; 16];
         self.file
             .read_exact_at(&mut raw, u64::from(self.used) * 16)
