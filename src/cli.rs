@@ -100,7 +100,7 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// A leg: NAME=mem:SIZE or NAME=file:PATH, then ,key=value for block_size, queues, read_only, write_cache, discard, write_zeroes, delay_ms,
-    /// write_delay_ms, late_fetch, data=START+COUNT (repeatable, 1 to 8).
+    /// write_delay_ms, late_fetch, packed, event_idx, indirect, data=START+COUNT (repeatable, 1 to 8).
     #[arg(long = "leg", required = true, value_name = "NAME=MEDIUM")]
     pub legs: Vec<String>,
     /// Folder for the sockets (NAME.sock, control.sock).

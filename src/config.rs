@@ -57,6 +57,15 @@ pub struct LegConfig {
     /// A write's payload is fetched just before its completion, as slow DMA does.
     #[serde(default)]
     pub late_fetch: bool,
+    /// QEMU gives the guest packed rings. A frontend that somebody else starts decides for itself.
+    #[serde(default)]
+    pub packed: bool,
+    /// QEMU gives the guest the event index.
+    #[serde(default = "yes")]
+    pub event_idx: bool,
+    /// QEMU gives the guest indirect descriptors.
+    #[serde(default = "yes")]
+    pub indirect: bool,
     /// Sectors that hold nothing but data, declared by the user where no superblock tells it.
     #[serde(default)]
     pub data: Option<SectorRange>,
@@ -102,6 +111,9 @@ impl LegConfig {
             delay_ms: 0,
             write_delay_ms: 0,
             late_fetch: false,
+            packed: false,
+            event_idx: true,
+            indirect: true,
             data: None,
         }
     }

@@ -10,7 +10,7 @@ mod frontend;
 
 use std::os::fd::AsRawFd;
 
-use frontend::{ALL, Bench, Client, Shared, pattern};
+use frontend::{ALL, Bench, Client, PACKED, Shared, pattern};
 use legwatch::block::{LegId, Operation, Sector, SectorRange, Status, sector_digests};
 use legwatch::config::{LegConfig, MediumConfig};
 use legwatch::device::{Device, Options, StartError, Threads};
@@ -97,7 +97,13 @@ fn two_legs_in_mirror_fashion_read_back_the_same() {
 
 #[test]
 fn many_requests_on_many_queues_all_end_right() {
-    for threads in [Threads::One, Threads::PerLeg] {
+    for (threads, features) in [
+        (Threads::One, ALL),
+        (Threads::PerLeg, ALL),
+        (Threads::One, PACKED),
+        (Threads::PerLeg, PACKED & !(1 << 29)),
+        (Threads::One, PACKED & !(1 << 28)),
+    ] {
         let options = Options {
             threads,
             ..Options::default()
@@ -105,7 +111,7 @@ fn many_requests_on_many_queues_all_end_right() {
         let mut leg = mib("a");
         leg.queues = 4;
         let bench = Bench::with(&[leg, mib("b")], &options);
-        let mut client = Client::connect(&bench, "a", 4, ALL);
+        let mut client = Client::connect(&bench, "a", 4, features);
         let all = pattern(3, 1 << 20);
         client.memory.bytes()[..1 << 20].copy_from_slice(&all);
         for round in 0..100u64 {
@@ -140,17 +146,72 @@ fn many_requests_on_many_queues_all_end_right() {
     }
 }
 
+/// Writes of several shapes, a flush and what is left of the rest: what the leg holds afterwards.
+fn session(features: u64, queues: usize) -> Vec<u8> {
+    let bench = Bench::start(&[mib("a")]);
+    let mut client = Client::connect(&bench, "a", queues, features);
+    for (at, len) in [
+        (0, 512),
+        (8192, 4096),
+        (65_536, 131_072),
+        (4096u64, 512usize),
+    ] {
+        assert_eq!(client.write(at, &pattern(at, len)), 0);
+    }
+    if features & 1 << 9 != 0 {
+        client.queues[0].flush(3).unwrap();
+        assert_eq!(client.one(0, "a flush"), 0);
+    }
+    if features & 1 << 13 != 0 {
+        client.queues[0].discard(65_536, 4096, 4).unwrap();
+    } else if features & 1 << 14 != 0 {
+        client.queues[0]
+            .write_zeroes(65_536, 4096, true, 4)
+            .unwrap();
+    } else {
+        assert_eq!(client.write(65_536, &[0; 4096]), 0);
+        return client.read(0, 256 << 10).unwrap();
+    }
+    assert_eq!(client.one(0, "zeros"), 0);
+    let held = client.read(0, 256 << 10).unwrap();
+    drop(client);
+    bench.stop();
+    held
+}
+
 #[test]
 fn every_subset_of_ring_features_gives_the_same() {
-    for off in [28, 29, 9, 10, 11, 12, 13, 14] {
-        let bench = Bench::start(&[mib("a")]);
-        let mut client = Client::connect(&bench, "a", 1, ALL & !(1 << off));
-        let bytes = pattern(off, 4096);
-        assert_eq!(client.write(8192, &bytes), 0, "without bit {off}");
-        assert_eq!(client.read(8192, 4096).unwrap(), bytes, "without bit {off}");
-        drop(client);
-        bench.stop();
+    let expected = session(ALL, 1);
+    // Size and segment limits, block size, flush, topology, switch, queues, discard, write zeroes; alone and together.
+    let device = [1u32, 2, 6, 9, 10, 11, 12, 13, 14];
+    for ring in [0u64, 1 << 28, 1 << 29, 1 << 28 | 1 << 29] {
+        for packed in [0, 1 << 34] {
+            let base = !(ring | packed);
+            for off in device
+                .map(|bit| 1 << bit)
+                .into_iter()
+                .chain([0, 1 << 13 | 1 << 14, 0x7e46])
+            {
+                let features = base & !off;
+                assert!(session(features, 1) == expected, "features {features:#x}");
+            }
+        }
     }
+}
+
+#[test]
+fn what_is_not_offered_is_refused_with_the_reason() {
+    let bench = Bench::start(&[mib("a")]);
+    // In order, ring reset, secure erase.
+    for bit in [35u32, 40, 16] {
+        let refused = frontend::raw::Raw::refused(&bench, "a", 1 << bit);
+        assert!(refused, "bit {bit}");
+        let text = format!("features {:#x}, which were not offered", 1u64 << bit);
+        bench.events.wait("the reason", |what| {
+            matches!(what, What::Frontend { change: legwatch::event::FrontendChange::Disconnected(Some(why)), .. } if why.contains(&text))
+        });
+    }
+    bench.stop();
 }
 
 fn flush_discard_zero(bench: &Bench) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::lock;
-use crate::virtio::{Memory, SplitRing};
+use crate::virtio::{Memory, Ring};
 
 /// Wakes a worker.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub struct QueueStart {
     /// Its number.
     pub index: u16,
     /// Its ring.
-    pub ring: SplitRing,
+    pub ring: Ring,
     /// How the driver wakes us; none: it never does, the ring must be looked at.
     pub kick: Option<EventFd>,
     /// How we wake the driver; none: never.
@@ -80,8 +80,8 @@ pub struct QueueStart {
 pub enum Command {
     /// Serve a queue.
     Start(QueueStart, Sender<()>),
-    /// Stop a queue; the reply is the next available entry, `None` if the queue was not served.
-    Stop(u16, Ending, Sender<Option<u16>>),
+    /// Stop a queue; the reply is where to go on (`VHOST_USER_GET_VRING_BASE`), `None` if the queue was not served.
+    Stop(u16, Ending, Sender<Option<u32>>),
     /// Stop all queues.
     StopAll(Ending, Sender<()>),
     /// Find all rings again in new memory; those that are not there are stopped.

@@ -17,7 +17,7 @@ use crate::event::{FrontendChange, What};
 use crate::mark::{CONTROL_SECTORS, MARKS_START, Mark, SERIAL, decode, encode_plan};
 use crate::sequence::Tap;
 use crate::virtio::defs::ID_BYTES;
-use crate::virtio::{Limits, Pending, parse};
+use crate::virtio::{Head, Limits, Pending, parse};
 
 /// What the control leg shares with who runs it.
 #[derive(Debug, Default)]
@@ -110,7 +110,7 @@ impl Control {
     }
 
     /// A chain has just been taken from the ring.
-    pub(super) fn arrive(&mut self, queue: &mut Queue, head: u16, tap: &mut Tap) {
+    pub(super) fn arrive(&mut self, queue: &mut Queue, head: Head, tap: &mut Tap) {
         let (request, pending) = match parse(&queue.ring, head, &LIMITS) {
             Ok(both) => both,
             Err(bad) => {

@@ -23,7 +23,7 @@ use crate::fault::LegRules;
 use crate::medium::{Medium, MemoryMedium};
 use crate::sequence::Tap;
 use crate::virtio::defs::{ID_BYTES, REQUEST_BYTES_MAX};
-use crate::virtio::{Limits, Pending, parse};
+use crate::virtio::{Head, Limits, Pending, parse};
 
 /// One leg: its medium, its rules, its requests. It outlives every connection.
 #[derive(Debug)]
@@ -164,7 +164,7 @@ impl Disk {
     }
 
     /// A chain has just been taken from the ring. Returns the data bytes that were moved.
-    pub(super) fn arrive(&mut self, queue: &mut Queue, head: u16, tap: &mut Tap) -> u64 {
+    pub(super) fn arrive(&mut self, queue: &mut Queue, head: Head, tap: &mut Tap) -> u64 {
         let no = tap.number();
         let number = self.shared.arrive();
         let (operation, ranges, pending, step) = match parse(&queue.ring, head, &self.limits) {

@@ -21,7 +21,7 @@ use crate::block::LegId;
 use crate::clock;
 use crate::event::{FrontendChange, What};
 use crate::sequence::Tap;
-use crate::virtio::{Memory, RingFault, SplitRing};
+use crate::virtio::{Memory, Ring, RingFault};
 
 /// Chains that are taken from one queue before the others have their turn.
 const TURN_CHAINS: u32 = 64;
@@ -39,7 +39,7 @@ const KICK: u64 = 1;
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) index: u16,
-    pub(super) ring: SplitRing,
+    pub(super) ring: Ring,
     kick: Option<Watched>,
     call: Option<EventFd>,
     error: Option<EventFd>,
@@ -187,8 +187,8 @@ impl Lane {
         self.record(FrontendChange::Trouble(text), tap);
     }
 
-    /// Stops a queue; its next available entry.
-    fn stop(&mut self, index: u16, ending: Ending, tap: &mut Tap) -> Option<u16> {
+    /// Stops a queue; where to go on with it.
+    fn stop(&mut self, index: u16, ending: Ending, tap: &mut Tap) -> Option<u32> {
         let at = self.queues.iter().position(|queue| queue.index == index)?;
         self.end_held_of(Some(index), ending, tap);
         let mut queue = self.queues.swap_remove(at);

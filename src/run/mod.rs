@@ -18,6 +18,7 @@ use std::sync::mpsc::channel;
 
 use crate::cache::Cache;
 use crate::cli::{AccelArg, RunArgs};
+use crate::config::LegConfig;
 use crate::failure::{self, Failure};
 use crate::guest::SHELL_WORD;
 use crate::initramfs::{self, Contents, Extra};
@@ -218,13 +219,6 @@ impl Host {
         sockets: &[(String, PathBuf)],
         gdb: Option<PathBuf>,
     ) -> Result<Vec<OsString>, Failure> {
-        let queues = |name: &str| {
-            scenario
-                .legs
-                .iter()
-                .find(|leg| leg.name == name)
-                .map_or(1, |leg| leg.queues)
-        };
         let machine = Machine {
             accel: self.accel,
             smp: scenario.guest.smp,
@@ -239,7 +233,7 @@ impl Host {
             .join(" ")
             .trim()
             .to_owned(),
-            disks: disks(sockets, queues),
+            disks: disks(sockets, &scenario.legs),
             qmp: None,
             gdb,
             extra: args.qemu.iter().map(OsString::from).collect(),
@@ -261,16 +255,32 @@ impl Host {
 }
 
 /// The disks of a machine: the legs, then the control leg.
-pub fn disks(sockets: &[(String, PathBuf)], queues: impl Fn(&str) -> u16) -> Vec<Disk> {
-    let disk = |(at, (name, socket)): (usize, &(String, PathBuf))| Disk {
-        // A leg's name may have characters that QEMU's ids may not.
-        name: format!("leg{at}"),
-        socket: socket.clone(),
-        queues: queues(name),
-        queue_size: QUEUE_SIZE,
-        properties: vec![],
+pub fn disks(sockets: &[(String, PathBuf)], legs: &[LegConfig]) -> Vec<Disk> {
+    let disk = |(at, (name, socket)): (usize, &(String, PathBuf))| {
+        let leg = legs.iter().find(|leg| leg.name == *name);
+        Disk {
+            // A leg's name may have characters that QEMU's ids may not.
+            name: format!("leg{at}"),
+            socket: socket.clone(),
+            queues: leg.map_or(1, |leg| leg.queues),
+            queue_size: QUEUE_SIZE,
+            properties: leg.map(properties).unwrap_or_default(),
+        }
     };
     sockets.iter().enumerate().map(disk).collect()
+}
+
+/// What differs from QEMU's own choice of ring features.
+fn properties(leg: &LegConfig) -> Vec<String> {
+    [
+        (leg.packed, "packed=on"),
+        (!leg.event_idx, "event_idx=off"),
+        (!leg.indirect, "indirect_desc=off"),
+    ]
+    .into_iter()
+    .filter(|(differs, _)| *differs)
+    .map(|(_, property)| property.to_owned())
+    .collect()
 }
 
 /// What mdadm calls itself; it does so on standard error.

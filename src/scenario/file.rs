@@ -135,6 +135,15 @@ pub struct LegFile {
     /// Payloads are fetched just before completion.
     #[serde(default)]
     pub late_fetch: bool,
+    /// The guest gets packed rings.
+    #[serde(default)]
+    pub packed: bool,
+    /// The guest gets the event index.
+    #[serde(default = "yes")]
+    pub event_idx: bool,
+    /// The guest gets indirect descriptors.
+    #[serde(default = "yes")]
+    pub indirect: bool,
 }
 
 fn block_512() -> u32 {

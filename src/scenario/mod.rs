@@ -296,6 +296,9 @@ fn leg_config(name: &str, leg: &LegFile) -> Result<LegConfig, String> {
         delay_ms: leg.delay_ms,
         write_delay_ms: leg.write_delay_ms,
         late_fetch: leg.late_fetch,
+        packed: leg.packed,
+        event_idx: leg.event_idx,
+        indirect: leg.indirect,
         ..LegConfig::memory(name, 0)
     };
     config.check()?;

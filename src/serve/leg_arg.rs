@@ -7,7 +7,7 @@ use crate::block::{LEGS_MAX, Sector, SectorRange};
 use crate::config::{LegConfig, MediumConfig};
 use crate::scenario::Size;
 
-const KEYS: &str = "block_size, queues, read_only, write_cache, discard, write_zeroes, delay_ms, write_delay_ms, late_fetch, data";
+const KEYS: &str = "block_size, queues, read_only, write_cache, discard, write_zeroes, delay_ms, write_delay_ms, late_fetch, packed, event_idx, indirect, data";
 
 /// All legs of a command line.
 ///
@@ -79,6 +79,9 @@ fn parse(arg: &str) -> Result<LegConfig, String> {
             "delay_ms" => leg.delay_ms = value(name, key, text)?,
             "write_delay_ms" => leg.write_delay_ms = value(name, key, text)?,
             "late_fetch" => leg.late_fetch = value(name, key, text)?,
+            "packed" => leg.packed = value(name, key, text)?,
+            "event_idx" => leg.event_idx = value(name, key, text)?,
+            "indirect" => leg.indirect = value(name, key, text)?,
             "data" => leg.data = Some(range(name, text)?),
             _ => return Err(format!("leg {name}: unknown key `{key}`; there are {KEYS}")),
         }

@@ -140,15 +140,8 @@ fn config(
 
 /// Prints what to start QEMU with.
 fn announce(config: &WitnessConfig, sockets: &[(String, PathBuf)]) -> Result<(), Failure> {
-    let queues = |name: &str| {
-        config
-            .legs
-            .iter()
-            .find(|leg| leg.name == name)
-            .map_or(1, |leg| leg.queues)
-    };
     let arguments =
-        qemu::disks_only(QEMU_MEMORY_MIB, &disks(sockets, queues)).map_err(Failure::user)?;
+        qemu::disks_only(QEMU_MEMORY_MIB, &disks(sockets, &config.legs)).map_err(Failure::user)?;
     eprintln!(
         "legwatch: serving {} legs; QEMU's arguments (make the memory's size that of -m):",
         config.legs.len()

@@ -16,9 +16,13 @@ use crate::block::LegId;
 use crate::event::{FrontendChange, What};
 use crate::leg::{Command, Commander, Ending, LegShared, QueueStart};
 use crate::sequence::Tap;
-use crate::virtio::defs::{F_EVENT_IDX, F_FLUSH, F_PROTOCOL_FEATURES};
+use crate::virtio::defs::{F_EVENT_IDX, F_FLUSH, F_PROTOCOL_FEATURES, F_RING_PACKED};
+use crate::virtio::inflight::{self, Inflight, Layout};
+use crate::virtio::packed::FRESH_BASE;
 use crate::virtio::space::{SPACE_BYTES, WRITEBACK_AT, config, features, has};
-use crate::virtio::{Limits, Memory, Region, RingAddresses, SplitRing};
+use crate::virtio::{
+    Limits, Memory, PackedRing, Region, Ring, RingAddresses, RingFault, SplitRing,
+};
 
 /// Memory regions that a frontend may share.
 const MEMORY_SLOTS: usize = 256;
@@ -43,7 +47,8 @@ pub struct Backend {
 struct Vring {
     size: u32,
     addresses: Option<RingAddresses>,
-    base: u16,
+    /// Where to go on, in the ring's own encoding; none: at its beginning.
+    base: Option<u32>,
     /// Set by the frontend; the inner one is missing if it asks for polling.
     kick: Option<Option<EventFd>>,
     call: Option<EventFd>,
@@ -60,6 +65,8 @@ pub struct Handler {
     features: u64,
     memory: Arc<Memory>,
     vrings: Vec<Vring>,
+    /// Where the frontend keeps what is in flight.
+    inflight: Option<Inflight>,
     /// What went wrong last, in more words than the protocol has.
     trouble: Option<String>,
 }
@@ -74,6 +81,7 @@ impl Handler {
             features: 0,
             memory: Arc::new(Memory::default()),
             vrings,
+            inflight: None,
             trouble: None,
         }
     }
@@ -130,33 +138,50 @@ impl Handler {
     /// Starts a queue once everything about it is known (a kick descriptor comes last, or the enabling does).
     fn start(&mut self, index: u32) -> Result<()> {
         let (features, memory) = (self.features, Arc::clone(&self.memory));
+        let inflight = self.inflight.clone();
         let protocol = has(features, F_PROTOCOL_FEATURES);
         let vring = self.vring(index)?;
-        let (Some(kick), Some(addresses)) = (&vring.kick, vring.addresses) else {
+        let (Some(_), Some(addresses)) = (&vring.kick, vring.addresses) else {
             return Ok(());
         };
         // Without protocol features there is no message to enable a queue with.
         if vring.running || (protocol && !vring.enabled) {
             return Ok(());
         }
-        let ring = SplitRing::new(
-            memory,
-            addresses,
-            vring.size,
-            vring.base,
-            has(features, F_EVENT_IDX),
-        );
-        let ring = match ring {
+        let (size, base, event_index) = (vring.size, vring.base, has(features, F_EVENT_IDX));
+        let ring = if has(features, F_RING_PACKED) {
+            let base = base.unwrap_or(FRESH_BASE);
+            PackedRing::new(memory, addresses, size, base, event_index).map(Ring::from)
+        } else {
+            let base = base.unwrap_or(0);
+            u16::try_from(base)
+                .map_err(|_| RingFault::Base {
+                    base,
+                    size: u16::try_from(size).unwrap_or(u16::MAX),
+                })
+                .and_then(|base| SplitRing::new(memory, addresses, size, base, event_index))
+                .map(Ring::from)
+        };
+        let mut ring = match ring {
             Ok(ring) => ring,
             Err(fault) => {
                 let text = format!("queue {index}: {fault}");
                 return self.refuse(text, Error::InvalidParam);
             }
         };
+        let number = u16::try_from(index).unwrap_or(u16::MAX);
+        if let Some(inflight) = inflight
+            && let Err(error) = ring.track(&inflight, number)
+        {
+            let text = format!("queue {index}: {error}");
+            return self.refuse(text, Error::InvalidParam);
+        }
+        let vring = self.vring(index)?;
+        let kick = vring.kick.as_ref().and_then(Option::as_ref);
         let start = QueueStart {
-            index: u16::try_from(index).unwrap_or(u16::MAX),
+            index: number,
             ring,
-            kick: duplicate(kick.as_ref())?,
+            kick: duplicate(kick)?,
             call: duplicate(vring.call.as_ref())?,
             error: duplicate(vring.error.as_ref())?,
         };
@@ -273,6 +298,7 @@ impl VhostUserBackendReqHandlerMut for Handler {
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::INFLIGHT_SHMFD
             | VhostUserProtocolFeatures::RESET_DEVICE)
     }
 
@@ -363,10 +389,10 @@ impl VhostUserBackendReqHandlerMut for Handler {
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
-        let Ok(base) = u16::try_from(base) else {
+        if base > u32::from(u16::MAX) && !has(self.features, F_RING_PACKED) {
             return self.refuse(format!("base {base} of queue {index}"), Error::InvalidParam);
-        };
-        self.vring(index)?.base = base;
+        }
+        self.vring(index)?.base = Some(base);
         Ok(())
     }
 
@@ -379,12 +405,14 @@ impl VhostUserBackendReqHandlerMut for Handler {
         if running {
             let queue = u16::try_from(index).unwrap_or(u16::MAX);
             let base = self.ask(|reply| Command::Stop(queue, Ending::Complete, reply))?;
-            if let Some(base) = base {
+            if base.is_some() {
                 self.vring(index)?.base = base;
             }
         }
-        let base = self.vring(index)?.base;
-        Ok(VhostUserVringState::new(index, u32::from(base)))
+        let packed = has(self.features, F_RING_PACKED);
+        let fresh = if packed { FRESH_BASE } else { 0 };
+        let base = self.vring(index)?.base.unwrap_or(fresh);
+        Ok(VhostUserVringState::new(index, base))
     }
 
     fn set_vring_kick(&mut self, index: u8, file: Option<File>) -> Result<()> {
@@ -481,15 +509,46 @@ impl VhostUserBackendReqHandlerMut for Handler {
         not_offered()
     }
 
-    fn get_inflight_fd(
-        &mut self,
-        _inflight: &VhostUserInflight,
-    ) -> Result<(VhostUserInflight, File)> {
-        not_offered()
+    fn get_inflight_fd(&mut self, wanted: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        let layout = if has(self.features, F_RING_PACKED) {
+            Layout::Packed
+        } else {
+            Layout::Split
+        };
+        let VhostUserInflight {
+            num_queues,
+            queue_size,
+            ..
+        } = *wanted;
+        if num_queues > self.backend.queues {
+            let text = format!("in-flight region for {num_queues} queues");
+            return self.refuse(text, Error::InvalidParam);
+        }
+        let (file, bytes) = inflight::make(layout, num_queues, queue_size)
+            .or_else(|error| self.refuse(error, Error::InvalidParam))?;
+        let made = VhostUserInflight {
+            mmap_size: bytes,
+            mmap_offset: 0,
+            num_queues,
+            queue_size,
+        };
+        Ok((made, file))
     }
 
-    fn set_inflight_fd(&mut self, _inflight: &VhostUserInflight, _file: File) -> Result<()> {
-        not_offered()
+    fn set_inflight_fd(&mut self, inflight: &VhostUserInflight, file: File) -> Result<()> {
+        let VhostUserInflight {
+            mmap_size,
+            mmap_offset,
+            queue_size,
+            ..
+        } = *inflight;
+        match Inflight::map(&file, mmap_offset, mmap_size, queue_size) {
+            Ok(inflight) => {
+                self.inflight = Some(inflight);
+                Ok(())
+            }
+            Err(error) => self.refuse(error, Error::InvalidParam),
+        }
     }
 
     fn set_gpu_socket(&mut self, _backend: vhost::vhost_user::GpuBackend) -> Result<()> {

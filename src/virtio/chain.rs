@@ -1,11 +1,11 @@
-//! Descriptor chains (virtio 1.2, 2.7.4 and 2.7.5): from a head to the readable and the writable bytes, with every bound kept.
+//! Descriptor chains (virtio 1.2, 2.7.4, 2.7.5, 2.8.6 and 2.8.7): from a head to the readable and the writable bytes, with every bound kept.
 
 use std::sync::Arc;
 
 use super::buffer::GuestBuffer;
 use super::defs::{CHAIN_DESCRIPTORS_MAX, DESC_BYTES, DESC_INDIRECT, DESC_NEXT, DESC_WRITE};
 use super::memory::{Memory, Piece};
-use super::split::SplitRing;
+use super::ring::{Head, Ring};
 
 /// What is wrong with a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,21 +61,27 @@ enum Table {
     Indirect { gpa: u64, entries: u16 },
 }
 
+/// A descriptor of either layout.
 struct Descriptor {
     gpa: u64,
     bytes: u32,
     flags: u16,
-    next: u16,
+    /// Where the chain goes on in the same table, if it does.
+    next: Option<u16>,
 }
 
 impl Descriptor {
-    fn read(ring: &SplitRing, memory: &Memory, table: Table, at: u16) -> Option<Descriptor> {
+    /// The descriptor at `at` of a split ring's table, or the `at`th of a packed ring's chain; or of an indirect table.
+    fn read(ring: &Ring, head: Head, table: Table, at: u16) -> Option<Descriptor> {
         let raw = match table {
-            Table::Ring => ring.descriptor(at)?,
+            Table::Ring => match ring {
+                Ring::Split(ring) => ring.descriptor(at)?,
+                Ring::Packed(ring) => ring.descriptor(head, at)?,
+            },
             Table::Indirect { gpa, entries } => {
                 let mut raw = [0; 16];
                 let gpa = gpa.checked_add(u64::from(at).checked_mul(DESC_BYTES)?)?;
-                (at < entries && memory.read(gpa, &mut raw)).then_some(raw)?
+                (at < entries && ring.memory().read(gpa, &mut raw)).then_some(raw)?
             }
         };
         let [
@@ -91,27 +97,44 @@ impl Descriptor {
             l1,
             l2,
             l3,
-            f0,
-            f1,
-            n0,
-            n1,
+            c0,
+            c1,
+            d0,
+            d1,
         ] = raw;
+        let (third, fourth) = (u16::from_le_bytes([c0, c1]), u16::from_le_bytes([d0, d1]));
+        let (flags, next) = match ring {
+            // 2.7.5: flags, then the next one's place.
+            Ring::Split(_) => (third, (third & DESC_NEXT != 0).then_some(fourth)),
+            // 2.8.13: id, then flags. The next one is behind it, as far as the chain was counted or the table goes, whose descriptors have no
+            // other flag than that of being writable (2.8.7).
+            Ring::Packed(_) => {
+                let (flags, count) = match table {
+                    Table::Ring => (fourth, head.descriptors),
+                    Table::Indirect { entries, .. } => (fourth & DESC_WRITE, entries),
+                };
+                (flags, at.checked_add(1).filter(|next| *next < count))
+            }
+        };
         Some(Descriptor {
             gpa: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
             bytes: u32::from_le_bytes([l0, l1, l2, l3]),
-            flags: u16::from_le_bytes([f0, f1]),
-            next: u16::from_le_bytes([n0, n1]),
+            flags,
+            next,
         })
     }
 }
 
 /// Follows the chain that begins at `head`. Ends after [`CHAIN_DESCRIPTORS_MAX`] descriptors at the latest.
-pub fn walk(ring: &SplitRing, head: u16) -> Chain {
+pub fn walk(ring: &Ring, head: Head) -> Chain {
     let memory: &Arc<Memory> = ring.memory();
     let mut chain = Chain::default();
     let mut status = None;
     let mut table = Table::Ring;
-    let mut at = head;
+    let mut at = match ring {
+        Ring::Split(_) => head.at,
+        Ring::Packed(_) => 0,
+    };
     let mut count = 0u32;
     // A chain whose end is not known: the last writable byte seen need not be the status.
     let mut cut_off = false;
@@ -122,7 +145,7 @@ pub fn walk(ring: &SplitRing, head: u16) -> Chain {
             break;
         }
         count = count.saturating_add(1);
-        let Some(descriptor) = Descriptor::read(ring, memory, table, at) else {
+        let Some(descriptor) = Descriptor::read(ring, head, table, at) else {
             chain.fault = chain.fault.or(Some(ChainFault::Index(at)));
             cut_off = true;
             break;
@@ -131,7 +154,7 @@ pub fn walk(ring: &SplitRing, head: u16) -> Chain {
             gpa, bytes, flags, ..
         } = descriptor;
         if flags & DESC_INDIRECT != 0 {
-            let nested = matches!(table, Table::Indirect { .. }) || flags & DESC_NEXT != 0;
+            let nested = matches!(table, Table::Indirect { .. }) || descriptor.next.is_some();
             if nested {
                 chain.fault = chain.fault.or(Some(ChainFault::Nested));
                 cut_off = true;
@@ -167,10 +190,10 @@ pub fn walk(ring: &SplitRing, head: u16) -> Chain {
                 chain.fault = chain.fault.or(Some(ChainFault::Outside { gpa, bytes }));
             }
         }
-        if flags & DESC_NEXT == 0 {
+        let Some(next) = descriptor.next else {
             break;
-        }
-        at = descriptor.next;
+        };
+        at = next;
     }
     if chain.fault.is_some() {
         if let Some(gpa) = status

@@ -6,6 +6,16 @@ pub const DESC_NEXT: u16 = 1;
 pub const DESC_WRITE: u16 = 2;
 /// `VIRTQ_DESC_F_INDIRECT` (2.7.5)
 pub const DESC_INDIRECT: u16 = 4;
+/// `VIRTQ_DESC_F_AVAIL` of packed rings (2.8.1)
+pub const PACKED_AVAIL: u16 = 1 << 7;
+/// `VIRTQ_DESC_F_USED` of packed rings
+pub const PACKED_USED: u16 = 1 << 15;
+/// `RING_EVENT_FLAGS_ENABLE` (2.8.10)
+pub const EVENT_ENABLE: u16 = 0;
+/// `RING_EVENT_FLAGS_DISABLE`
+pub const EVENT_DISABLE: u16 = 1;
+/// `RING_EVENT_FLAGS_DESC`
+pub const EVENT_DESC: u16 = 2;
 /// Bytes of one descriptor.
 pub const DESC_BYTES: u64 = 16;
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT` (2.7.6)
@@ -72,6 +82,8 @@ pub const F_EVENT_IDX: u32 = 29;
 pub const F_PROTOCOL_FEATURES: u32 = 30;
 /// `VIRTIO_F_VERSION_1`
 pub const F_VERSION_1: u32 = 32;
+/// `VIRTIO_F_RING_PACKED`
+pub const F_RING_PACKED: u32 = 34;
 
 /// Data segments that a request may have: a ring of 128 without indirect descriptors has room for them, header and status.
 pub const SEG_MAX: u32 = 126;

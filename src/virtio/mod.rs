@@ -5,7 +5,10 @@
 //! | `defs` | the specification's numbers |
 //! | `memory` | the guest's memory as the frontend shares it, and addresses into it |
 //! | `buffer` | a request's data in guest memory: copies, comparison, digests |
+//! | `ring` | a ring of either layout |
 //! | `split` | split rings: avail and used entries, notification |
+//! | `packed` | packed rings: laps, chains, event suppression |
+//! | `inflight` | what is in flight, noted in the frontend's memory; `inflight_split` and `inflight_packed` for either layout |
 //! | `chain` | descriptor chains, indirect tables, their bounds |
 //! | `request` | a chain to a [`Request`] and a [`Pending`] |
 //! | `space` | feature bits and the config space |
@@ -22,8 +25,13 @@
 pub mod buffer;
 pub mod chain;
 pub mod defs;
+pub mod inflight;
+mod inflight_packed;
+mod inflight_split;
 pub mod memory;
+pub mod packed;
 pub mod request;
+pub mod ring;
 pub mod space;
 pub mod split;
 
@@ -37,5 +45,7 @@ mod tests;
 
 pub use buffer::GuestBuffer;
 pub use memory::{Memory, MemoryError, Piece, Region};
+pub use packed::PackedRing;
 pub use request::{Limits, Malformed, Pending, Request, Used, parse};
-pub use split::{RingAddresses, RingFault, SplitRing};
+pub use ring::{Head, Ring, RingAddresses, RingFault};
+pub use split::SplitRing;

@@ -13,7 +13,7 @@ use super::defs::{
     S_IOERR, S_OK, S_UNSUPP, T_DISCARD, T_FLUSH, T_GET_ID, T_IN, T_OUT, T_WRITE_ZEROES,
 };
 use super::memory::{Memory, Piece};
-use super::split::SplitRing;
+use super::ring::{Head, Ring};
 use crate::block::{Operation, SECTOR_BYTES, Sector, SectorRange, Status};
 
 /// What the device can do, as far as requests must be checked against it.
@@ -100,8 +100,8 @@ impl Refusal {
 /// A used entry: what goes back on the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used {
-    /// The chain's first descriptor.
-    pub head: u16,
+    /// The chain.
+    pub head: Head,
     /// Bytes written, from the first writable one on without a gap (2.7.8).
     pub bytes: u32,
 }
@@ -110,7 +110,7 @@ pub struct Used {
 /// panics.
 #[derive(Debug)]
 pub struct Pending {
-    head: u16,
+    head: Head,
     open: bool,
     status: Option<Piece>,
     data: GuestBuffer,
@@ -187,11 +187,7 @@ impl Drop for Pending {
     clippy::result_large_err,
     reason = "both come by value: a request costs no allocation"
 )]
-pub fn parse(
-    ring: &SplitRing,
-    head: u16,
-    limits: &Limits,
-) -> Result<(Request, Pending), Malformed> {
+pub fn parse(ring: &Ring, head: Head, limits: &Limits) -> Result<(Request, Pending), Malformed> {
     let Chain {
         mut readable,
         mut writable,

@@ -2,8 +2,8 @@
 
 use super::defs::{
     F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_EVENT_IDX, F_FLUSH, F_INDIRECT_DESC, F_MQ,
-    F_PROTOCOL_FEATURES, F_RO, F_SEG_MAX, F_SIZE_MAX, F_TOPOLOGY, F_VERSION_1, F_WRITE_ZEROES,
-    RANGE_SECTORS_MAX, RANGES_MAX, SEG_MAX, SIZE_MAX,
+    F_PROTOCOL_FEATURES, F_RING_PACKED, F_RO, F_SEG_MAX, F_SIZE_MAX, F_TOPOLOGY, F_VERSION_1,
+    F_WRITE_ZEROES, RANGE_SECTORS_MAX, RANGES_MAX, SEG_MAX, SIZE_MAX,
 };
 use super::request::Limits;
 
@@ -29,6 +29,7 @@ pub fn features(limits: &Limits) -> u64 {
         F_EVENT_IDX,
         F_PROTOCOL_FEATURES,
         F_VERSION_1,
+        F_RING_PACKED,
     ]
     .map(|bit| (bit, true));
     let some = [

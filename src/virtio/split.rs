@@ -4,51 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 use super::defs::{AVAIL_NO_INTERRUPT, DESC_BYTES, RING_SIZE_MAX, USED_NO_NOTIFY};
+use super::inflight::{Inflight, InflightError};
+use super::inflight_split::SplitNotes;
 use super::memory::Memory;
 use super::request::Used;
-
-/// Where a ring's three parts are, by the frontend's own addresses (vhost-user specification, `VHOST_USER_SET_VRING_ADDR`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RingAddresses {
-    /// Descriptor table.
-    pub descriptors: u64,
-    /// Available ring.
-    pub available: u64,
-    /// Used ring.
-    pub used: u64,
-}
-
-/// Why a ring can't be used, or no further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RingFault {
-    /// 0, not a power of two, or too large.
-    #[error("a ring of {0} entries")]
-    Size(u32),
-    /// A part is not in the memory, or crosses regions.
-    #[error("the ring's {0} is not in the shared memory")]
-    Outside(&'static str),
-    /// A part is at an odd address.
-    #[error("the ring's {0} is not aligned")]
-    Alignment(&'static str),
-    /// The available index is further on than the ring has entries.
-    #[error("available index jumped from {from} to {to} in a ring of {size}")]
-    Jump {
-        /// What was served so far.
-        from: u16,
-        /// What the driver says.
-        to: u16,
-        /// Entries.
-        size: u16,
-    },
-    /// An available entry names no descriptor.
-    #[error("available entry names descriptor {head} in a ring of {size}")]
-    Head {
-        /// The descriptor.
-        head: u16,
-        /// Entries.
-        size: u16,
-    },
-}
+use super::ring::{Head, RingAddresses, RingFault};
 
 /// A ring that is served.
 #[derive(Debug)]
@@ -68,6 +28,10 @@ pub struct SplitRing {
     filled: u16,
     /// The used index as the driver knows it.
     published: u16,
+    /// What is in flight, noted for whoever comes after us.
+    notes: Option<Box<SplitNotes>>,
+    /// Heads that must be done again, the oldest last.
+    again: Vec<u16>,
 }
 
 // SAFETY: the pointers are into `memory`, which the ring keeps alive; one worker at a time has the ring.
@@ -103,6 +67,8 @@ impl SplitRing {
             seen: base,
             filled: 0,
             published: 0,
+            notes: None,
+            again: Vec::new(),
         };
         ring.filled = ring.atomic(ring.used, 1).load(Ordering::Acquire);
         ring.published = ring.filled;
@@ -120,6 +86,23 @@ impl SplitRing {
         self.used = parts.used;
         self.memory = memory;
         Ok(())
+    }
+
+    /// As [`super::Ring::track`]. The next available entry follows from the used index and what is in flight.
+    ///
+    /// # Errors
+    /// [`InflightError`].
+    pub fn track(&mut self, inflight: &Inflight, queue: u16) -> Result<usize, InflightError> {
+        let (notes, mut again) = SplitNotes::open(inflight, queue, self.size, self.published)?;
+        again.reverse();
+        if !again.is_empty() {
+            let count = u16::try_from(again.len()).unwrap_or(self.size);
+            self.next = self.published.wrapping_add(count);
+            self.seen = self.next;
+        }
+        self.notes = Some(Box::new(notes));
+        self.again = again;
+        Ok(self.again.len())
     }
 
     /// The memory that the ring and its requests are in.
@@ -153,7 +136,10 @@ impl SplitRing {
     ///
     /// # Errors
     /// [`RingFault`]: the ring makes no sense any more (2.7.6) and must be stopped.
-    pub fn pop(&mut self) -> Result<Option<u16>, RingFault> {
+    pub fn pop(&mut self) -> Result<Option<Head>, RingFault> {
+        if let Some(head) = self.again.pop() {
+            return Ok(Some(Head::split(head)));
+        }
         if self.next == self.seen && !self.look()? {
             return Ok(None);
         }
@@ -165,8 +151,11 @@ impl SplitRing {
                 size: self.size,
             });
         }
+        if let Some(notes) = &mut self.notes {
+            notes.took(head);
+        }
         self.next = self.next.wrapping_add(1);
-        Ok(Some(head))
+        Ok(Some(Head::split(head)))
     }
 
     /// Whether a chain is available that was not taken yet.
@@ -208,15 +197,13 @@ impl SplitRing {
         let entry = self.used.wrapping_add(at).cast::<u32>();
         // SAFETY: entry `slot < size` of the used ring, which is 4-aligned and in the memory (`Parts::find`).
         unsafe {
-            entry.write_volatile(u32::from(used.head));
+            entry.write_volatile(u32::from(used.head.id));
             entry.wrapping_add(1).write_volatile(used.bytes);
         }
         self.filled = self.filled.wrapping_add(1);
-    }
-
-    /// Whether used entries wait for [`SplitRing::publish`].
-    pub fn unpublished(&self) -> bool {
-        self.filled != self.published
+        if let Some(notes) = &mut self.notes {
+            notes.gave(used.head.id);
+        }
     }
 
     /// Shows the driver all used entries (2.7.8.2). Returns whether it wants to be notified (2.7.7, 2.7.10).
@@ -228,6 +215,9 @@ impl SplitRing {
         self.atomic(self.used, 1)
             .store(self.filled, Ordering::Release);
         self.published = self.filled;
+        if let Some(notes) = &mut self.notes {
+            notes.published(self.filled);
+        }
         // The driver writes its wish and then looks at the index; we write the index and then look at its wish.
         fence(Ordering::SeqCst);
         if self.event_index {
@@ -262,7 +252,7 @@ impl SplitRing {
             self.atomic(self.used, 0).store(0, Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
-        self.look()
+        Ok(self.look()? || !self.again.is_empty())
     }
 }
 

@@ -10,10 +10,12 @@ use super::chain::ChainFault;
 use super::defs::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, RANGES_MAX};
 use super::memory::tests::memfd;
 use super::request::Refusal;
-use super::{Limits, Memory, Pending, Region, RingAddresses, SplitRing, parse};
+use super::{Head, Limits, Memory, Pending, Region, Ring, RingAddresses, SplitRing, parse};
 use crate::block::{Operation, Status};
 use crate::stamp::SplitMix64;
 
+mod inflight;
+mod packed;
 mod ring;
 
 const GPA: u64 = 0x10_0000;
@@ -36,7 +38,7 @@ const LIMITS: Limits = Limits {
 /// Guest memory with a ring at its start.
 struct Arena {
     file: File,
-    ring: SplitRing,
+    ring: Ring,
     next_buffer: u64,
     next_table: u64,
 }
@@ -59,7 +61,9 @@ impl Arena {
             used: GPA + USED,
         };
         Arena {
-            ring: SplitRing::new(memory, addresses, u32::from(SIZE), 0, event_index).unwrap(),
+            ring: SplitRing::new(memory, addresses, u32::from(SIZE), 0, event_index)
+                .unwrap()
+                .into(),
             file,
             next_buffer: BUFFERS,
             next_table: TABLES,
@@ -336,7 +340,7 @@ fn one(seed: u64) {
         .rev()
         .find(|d| d.flags & DESC_WRITE != 0 && d.len > 0)
         .map(|d| d.gpa + u64::from(d.len) - 1);
-    match (parse(&arena.ring, 0, &LIMITS), expect) {
+    match (parse(&arena.ring, Head::split(0), &LIMITS), expect) {
         (Ok((request, pending)), Ok(())) => {
             let (operation, written) = match kind {
                 0 => (Operation::Read, data.len() as u32),
@@ -446,7 +450,7 @@ proptest! {
             arena.descriptor(at * 16, desc, next);
         }
         for head in 0..SIZE {
-            match parse(&arena.ring, head, &LIMITS) {
+            match parse(&arena.ring, Head::split(head), &LIMITS) {
                 Ok((_, pending)) => { end(pending, Status::Ok, 0); }
                 Err(bad) => { let status = bad.why.status(); end(bad.pending, status, 0); }
             }
@@ -474,7 +478,7 @@ fn a_failed_read_counts_no_byte_as_written() {
         ],
         0,
     );
-    let (_, pending) = parse(&arena.ring, 0, &LIMITS).unwrap();
+    let (_, pending) = parse(&arena.ring, Head::split(0), &LIMITS).unwrap();
     // Virtio 1.2, 2.7.8.2: at least so many bytes from the first writable one on were written. The data was not.
     assert_eq!(end(pending, Status::IoErr, 0), 0);
     assert_eq!(arena.get(data + 512), 1);
@@ -501,7 +505,7 @@ fn a_dropped_request_is_loud() {
         ],
         0,
     );
-    drop(parse(&arena.ring, 0, &LIMITS));
+    drop(parse(&arena.ring, Head::split(0), &LIMITS));
 }
 
 #[test]
@@ -533,7 +537,7 @@ fn flags_of_ranges_are_checked() {
             ],
             0,
         );
-        let got = match parse(&arena.ring, 0, &LIMITS) {
+        let got = match parse(&arena.ring, Head::split(0), &LIMITS) {
             Ok((request, pending)) => {
                 pending.abandon();
                 Ok(request.operation)

@@ -34,22 +34,12 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) fn connect(bench: &Bench, leg: &str, queues: usize, features: u64) -> Raw {
-        let mut vhost = Frontend::connect(bench.socket(leg), 16).unwrap();
-        vhost.set_owner().unwrap();
-        let features = vhost.get_features().unwrap() & (features | 1 << 30);
-        let protocol = vhost.get_protocol_features().unwrap();
-        vhost
-            .set_protocol_features(
-                protocol
-                    & (VhostUserProtocolFeatures::MQ
-                        | VhostUserProtocolFeatures::CONFIG
-                        | VhostUserProtocolFeatures::REPLY_ACK
-                        | VhostUserProtocolFeatures::RESET_DEVICE
-                        | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS),
-            )
-            .unwrap();
-        vhost.set_features(features).unwrap();
-        vhost.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        Raw::attach(&bench.socket(leg), queues, features)
+    }
+
+    /// A frontend of the leg that listens at `path`, with new memory.
+    pub(crate) fn attach(path: &std::path::Path, queues: usize, features: u64) -> Raw {
+        let (vhost, features) = Raw::greet(path, features);
         let eventfd = || EventFd::new(EFD_NONBLOCK).unwrap();
         let queues = (0..queues)
             .map(|index| Queue {
@@ -68,6 +58,49 @@ impl Raw {
         };
         raw.vhost.set_mem_table(&[raw.region()]).unwrap();
         raw
+    }
+
+    /// Talks to another backend, with the same memory and rings.
+    pub(crate) fn again(&mut self, path: &std::path::Path) {
+        // SAFETY: a system call on a descriptor that is open as long as `vhost` is.
+        unsafe { libc::shutdown(self.vhost.as_raw_fd(), libc::SHUT_RDWR) };
+        (self.vhost, _) = Raw::greet(path, self.features);
+        self.vhost.set_mem_table(&[self.region()]).unwrap();
+    }
+
+    fn greet(path: &std::path::Path, features: u64) -> (Frontend, u64) {
+        let mut vhost = Frontend::connect(path, 16).unwrap();
+        vhost.set_owner().unwrap();
+        let features = vhost.get_features().unwrap() & (features | 1 << 30);
+        let protocol = vhost.get_protocol_features().unwrap();
+        vhost
+            .set_protocol_features(
+                protocol
+                    & (VhostUserProtocolFeatures::MQ
+                        | VhostUserProtocolFeatures::CONFIG
+                        | VhostUserProtocolFeatures::REPLY_ACK
+                        | VhostUserProtocolFeatures::RESET_DEVICE
+                        | VhostUserProtocolFeatures::INFLIGHT_SHMFD
+                        | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS),
+            )
+            .unwrap();
+        vhost.set_features(features).unwrap();
+        vhost.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        (vhost, features)
+    }
+
+    /// Whether features that were not offered, set all the same, are refused.
+    pub(crate) fn refused(bench: &Bench, leg: &str, more: u64) -> bool {
+        let mut vhost = Frontend::connect(bench.socket(leg), 16).unwrap();
+        vhost.set_owner().unwrap();
+        let features = vhost.get_features().unwrap();
+        assert_eq!(features & more, 0, "offered");
+        vhost.get_protocol_features().unwrap();
+        vhost
+            .set_protocol_features(VhostUserProtocolFeatures::REPLY_ACK)
+            .unwrap();
+        vhost.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        vhost.set_features(features | more).is_err()
     }
 
     pub(crate) fn started(bench: &Bench, leg: &str, queues: usize) -> Raw {
@@ -89,8 +122,13 @@ impl Raw {
     }
 
     pub(crate) fn start(&mut self, index: usize, base: u16) {
-        let queue = &mut self.queues[index];
-        queue.next = base;
+        self.queues[index].next = base;
+        self.resume(index, base);
+    }
+
+    /// Starts a queue from `base` on, whatever is in its ring.
+    pub(crate) fn resume(&mut self, index: usize, base: u16) {
+        let queue = &self.queues[index];
         let at = (self.memory.addr() + queue.at) as u64;
         self.vhost.set_vring_num(index, SIZE).unwrap();
         self.vhost.set_vring_base(index, base).unwrap();
@@ -125,6 +163,12 @@ impl Raw {
     pub(crate) fn used(&self, index: usize) -> u16 {
         self.word(self.queues[index].at + 0x2002)
             .load(Ordering::Acquire)
+    }
+
+    /// The head of a used entry.
+    pub(crate) fn used_head(&mut self, index: usize, entry: u16) -> u16 {
+        let at = self.queues[index].at + 0x2004 + usize::from(entry % SIZE) * 8;
+        u16::from_le_bytes(self.memory.bytes()[at..at + 2].try_into().unwrap())
     }
 
     /// The length of a used entry.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{RingAddresses, RingFault, SplitRing, Used};
+use super::super::{Head, RingAddresses, RingFault, SplitRing, Used};
 use super::{AVAILABLE, Arena, BYTES, GPA, SIZE, USED};
 
 #[test]
@@ -11,12 +11,12 @@ fn a_ring_that_makes_no_sense_is_told() {
     assert_eq!(arena.ring.pop(), Ok(None));
     arena.put(AVAILABLE + 4, &3u16.to_le_bytes());
     arena.put(AVAILABLE + 2, &1u16.to_le_bytes());
-    assert_eq!(arena.ring.pop(), Ok(Some(3)));
+    assert_eq!(arena.ring.pop(), Ok(Some(Head::split(3))));
     arena.put(AVAILABLE + 6, &SIZE.to_le_bytes());
     arena.put(AVAILABLE + 2, &2u16.to_le_bytes());
     assert!(matches!(arena.ring.pop(), Err(RingFault::Head { .. })));
     arena.put(AVAILABLE + 2, &(SIZE + 2).to_le_bytes());
-    assert!(matches!(arena.ring.look(), Err(RingFault::Jump { .. })));
+    assert!(matches!(arena.ring.kicks_on(), Err(RingFault::Jump { .. })));
     let memory = Arc::clone(arena.ring.memory());
     let at = |descriptors, available, used| {
         let addresses = RingAddresses {
@@ -51,7 +51,10 @@ fn notification_follows_the_drivers_wish() {
     let mut arena = Arena::new(true);
     let event_at = AVAILABLE + 4 + 2 * u64::from(SIZE);
     arena.put(event_at, &1u16.to_le_bytes());
-    let used = Used { head: 5, bytes: 1 };
+    let used = Used {
+        head: Head::split(5),
+        bytes: 1,
+    };
     arena.ring.push(used);
     assert!(!arena.ring.publish(), "0 is not 1");
     arena.ring.push(used);
