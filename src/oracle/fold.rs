@@ -14,6 +14,9 @@ use crate::md::ArrayKey;
 use crate::shadow::{Origin, RangeSet, State, Version, ZERO_DIGEST};
 use crate::stamp::Stamp;
 
+/// Notes of entries that a finding shows.
+const NOTES_MAX: usize = 4;
+
 /// What happened to one write (or one range, where no write is known), over all legs.
 #[derive(Debug, Default)]
 struct Case<'a> {
@@ -157,9 +160,14 @@ impl Checker {
             cause: Cause::Kernel,
             reason: reason(check, kind).to_owned(),
             promise: check.promise().to_owned(),
-            example: detail.map(|detail| self.example(detail)),
+            example: detail
+                .filter(|detail| !detail.legs.is_empty())
+                .map(|detail| self.example(detail)),
             story: detail.map_or_else(Vec::new, |detail| detail.story.clone()),
-            notes: Vec::new(),
+            notes: wrongs()
+                .filter_map(|wrong| wrong.note.clone())
+                .take(NOTES_MAX)
+                .collect(),
         }
     }
 
@@ -298,6 +306,9 @@ fn headline(check: Check, kind: Wrongness, writes: u64, sectors: u64, legs: &[St
     } else {
         ("was", "has")
     };
+    if let Some(short) = promised(check, kind) {
+        return format!("{short} ({leg})");
+    }
     match (check, kind) {
         (Check::DiscardAll, _) => format!("{what} {was} discarded on one leg and not on {leg}"),
         (_, Wrongness::Absent) => match legs.len() {
@@ -313,10 +324,44 @@ fn headline(check: Check, kind: Wrongness, writes: u64, sectors: u64, legs: &[St
         (_, Wrongness::Changed) => {
             format!("{what} {was} read by {leg} from a buffer that changed in flight")
         }
+        (_, Wrongness::Metadata) => format!("md's metadata is wrong on {leg}"),
         (_, Wrongness::ReadBack) => format!("{what} {was} read back wrong"),
         (_, Wrongness::Step) => "a check step failed".to_owned(),
         (_, Wrongness::Kernel) => "the guest's kernel failed".to_owned(),
     }
+}
+
+/// The headline of a promise that md made on the wire and broke.
+fn promised(check: Check, kind: Wrongness) -> Option<&'static str> {
+    Some(match (check, kind) {
+        (Check::SbPeer, _) => "superblocks of one update differ",
+        (Check::EventsStep, _) => "the superblock's update counter jumped",
+        (Check::BmBeforeSb, _) => "a superblock was written before the bitmap's header",
+        (Check::DirtyFirst, _) => "data was written while the superblock said clean",
+        (Check::CleanQuiet, _) => "the array was called clean while a write was in flight",
+        (Check::MetaFua, _) => "data was written before the dirty mark was durable",
+        (Check::Bounds, _) => "data was written outside the data area",
+        (Check::BitFirst, Wrongness::Early) => "data was written before its bit was durable",
+        (Check::BitFirst, _) => "data was written and its bit never sent",
+        (Check::BitClearEq, Wrongness::Early) => "a bit went clear while a write was in flight",
+        (Check::BitClearEq, _) => "a bit went clear while legs differed",
+        (Check::CrashCovered, _) => "a cut left legs different, and nothing says so",
+        (Check::FlushAll, _) => "a flush was acknowledged that a leg never got",
+        (Check::FuaTail, _) => "a durable write was acknowledged before it was durable",
+        (
+            Check::Stamp
+            | Check::AckAll
+            | Check::AllLegs
+            | Check::SameData
+            | Check::DiscardAll
+            | Check::CleanEq
+            | Check::BufStable
+            | Check::SamePages
+            | Check::CheckStep
+            | Check::Guest,
+            _,
+        ) => return None,
+    })
 }
 
 fn reason(check: Check, kind: Wrongness) -> &'static str {
@@ -341,6 +386,23 @@ fn reason(check: Check, kind: Wrongness) -> &'static str {
         }
         (Check::CleanEq, _) => "nothing is in flight and md calls the array clean",
         (Check::SamePages | Check::CheckStep | Check::Guest, _) => "the guest said so",
+        (
+            Check::SbPeer
+            | Check::EventsStep
+            | Check::BmBeforeSb
+            | Check::DirtyFirst
+            | Check::CleanQuiet
+            | Check::MetaFua
+            | Check::Bounds
+            | Check::BitFirst
+            | Check::BitClearEq
+            | Check::CrashCovered
+            | Check::FlushAll
+            | Check::FuaTail,
+            _,
+        ) => {
+            "the legs saw the requests in this order, and md waits for the one before it sends the other"
+        }
     }
 }
 

@@ -115,6 +115,9 @@ impl Checker {
             }
         }
         self.count(Check::Stamp, judged);
+        if moment == Moment::Acknowledged {
+            self.fua_tail(no, record, array, member);
+        }
         if good > 0 {
             // Where the leg has a part of the write, what is missing makes it torn.
             for (_, kind) in wrong.iter_mut().filter(|one| one.1 == Wrongness::Absent) {
@@ -356,6 +359,7 @@ impl Checker {
             on_leg,
             at: no,
             instead,
+            note: None,
             detail,
         });
     }
@@ -456,7 +460,7 @@ impl Checker {
 }
 
 /// Neighbouring sectors with the same tag, as ranges.
-fn runs<T: Copy + PartialEq>(sectors: &[(Sector, T)]) -> Vec<(SectorRange, T)> {
+pub(super) fn runs<T: Copy + PartialEq>(sectors: &[(Sector, T)]) -> Vec<(SectorRange, T)> {
     let mut out: Vec<(Sector, u64, T)> = Vec::new();
     for (sector, tag) in sectors {
         match out.last_mut() {

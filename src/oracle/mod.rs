@@ -22,6 +22,7 @@ mod guest;
 mod intents;
 mod judge;
 mod legs;
+mod promise;
 mod same_data;
 mod same_pages;
 mod stamp;
