@@ -73,6 +73,9 @@ pub struct RunArgs {
     /// Suspect findings decide too.
     #[arg(long)]
     pub strict: bool,
+    /// Known deviations of stock kernels decide too.
+    #[arg(long)]
+    pub no_known: bool,
     /// Added to the kernel's command line.
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     pub append: Option<String>,
@@ -112,6 +115,9 @@ pub struct ServeArgs {
     /// Suspect findings decide too.
     #[arg(long)]
     pub strict: bool,
+    /// Known deviations of stock kernels decide too.
+    #[arg(long)]
+    pub no_known: bool,
     /// What is printed at the end.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
@@ -125,6 +131,9 @@ pub struct CheckArgs {
     /// Suspect findings decide too.
     #[arg(long)]
     pub strict: bool,
+    /// Known deviations of stock kernels decide too.
+    #[arg(long)]
+    pub no_known: bool,
     /// What is printed.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,

@@ -46,6 +46,10 @@ pub enum Check {
     FlushAll,
     /// A durable write is durable on every leg when it is acknowledged.
     FuaTail,
+    /// Legs agree when md says that a resync is over.
+    ResyncEq,
+    /// A recovered leg holds what the others hold.
+    RecEq,
     /// A check step of the scenario.
     CheckStep,
     /// The guest's kernel itself: panic, oops, hang.
@@ -54,7 +58,7 @@ pub enum Check {
 
 impl Check {
     /// All checks that look at legs, in the order of reports.
-    pub const LEGS: [Check; 20] = [
+    pub const LEGS: [Check; 22] = [
         Check::Stamp,
         Check::AckAll,
         Check::AllLegs,
@@ -75,6 +79,8 @@ impl Check {
         Check::CrashCovered,
         Check::FlushAll,
         Check::FuaTail,
+        Check::ResyncEq,
+        Check::RecEq,
     ];
 
     /// The check's name.
@@ -100,6 +106,8 @@ impl Check {
             Check::CrashCovered => "crash-covered",
             Check::FlushAll => "flush-all",
             Check::FuaTail => "fua-tail",
+            Check::ResyncEq => "resync-eq",
+            Check::RecEq => "rec-eq",
             Check::CheckStep => "check-step",
             Check::Guest => "guest",
         }
@@ -167,6 +175,12 @@ impl Check {
             }
             Check::FuaTail => {
                 "a FUA write is FUA on every leg (drivers/md/raid1.c:raid1_write_request)"
+            }
+            Check::ResyncEq => {
+                "after a resync legs are equal (drivers/md/md.c:md_do_sync, drivers/md/raid1.c:raid1_sync_request)"
+            }
+            Check::RecEq => {
+                "a leg is called recovered when it holds what the others hold (drivers/md/raid1.c:raid1_spare_active)"
             }
             Check::CheckStep => "the scenario demands it",
             Check::Guest => "the kernel survives the workload",
@@ -298,6 +312,9 @@ pub struct Finding {
     pub story: Vec<StoryLine>,
     /// More that is known.
     pub notes: Vec<String>,
+    /// The known deviation of stock kernels that explains it, by its name in docs/checks.md.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<String>,
 }
 
 /// Runs of sectors that a finding lists at most.

@@ -564,7 +564,7 @@ fn a_resync_that_forgot_a_sector_is_found() {
     history.crash(2);
     history.superblocks(true);
     let verdict = finish(&mut history);
-    only(&verdict, Check::AllLegs, Wrongness::Absent, &["b"], 600, 1);
+    only(&verdict, Check::ResyncEq, Wrongness::Absent, &["b"], 600, 1);
 }
 
 #[test]

@@ -330,12 +330,14 @@ fn a_bit_may_stay_set_over_a_difference() {
 }
 
 #[test]
-fn a_cut_that_leaves_a_difference_without_a_bit() {
+fn a_cut_that_leaves_a_difference_without_a_mark() {
     for covered in [false, true] {
         let mut history = History::with_bitmap(2, None);
         history.honest(&Load::new(1, 1, 0, 8));
-        history.honest_md = covered;
         stray(&mut history, &[0], 200, garbage(1));
+        if !covered {
+            history.superblocks(true);
+        }
         history.cut();
         let verdict = history.verdict();
         if covered {
@@ -345,6 +347,22 @@ fn a_cut_that_leaves_a_difference_without_a_bit() {
             only(&verdict, Check::CrashCovered, Wrongness::Differs, &["b"]);
         }
     }
+}
+
+#[test]
+fn a_cut_between_data_and_its_bit_may_be_a_known_race() {
+    let mut history = History::with_bitmap(2, None);
+    history.honest(&Load::new(1, 1, 0, 8));
+    history.honest_md = false;
+    stray(&mut history, &[0], 200, garbage(1));
+    history.cut();
+    let verdict = history.verdict();
+    let [finding] = &verdict.findings[..] else {
+        panic!("{:#?}", verdict.findings);
+    };
+    assert_eq!(finding.check, Check::CrashCovered);
+    assert_eq!(finding.confidence, Confidence::Suspect);
+    assert!(finding.notes[0].contains("K1"), "{:?}", finding.notes);
 }
 
 #[test]
@@ -377,4 +395,78 @@ fn a_durable_write_that_was_not_flushed() {
     history.end(&load);
     let verdict = finish(&mut history);
     only(&verdict, Check::FuaTail, Wrongness::Early, &["b"]);
+}
+
+#[test]
+fn a_recovered_leg_that_differs() {
+    for copied in [true, false] {
+        let mut history = History::new(2, None);
+        history.honest(&Load::new(1, 1, 0, 8));
+        // Leg b is being recovered while the array is written.
+        history.bump();
+        history.superblock(0, false, &[0, 1]);
+        history.superblock_with(1, false, &[0, 1], 0, Some(0));
+        stray(&mut history, &[0], 200, garbage(1));
+        if copied {
+            let read = history.arrive_from(0, Operation::Read, 2048 + 200, 1, 0x7000_0000);
+            history.complete_with(read, Status::Ok, Content::NotTaken);
+            let at = history::data_offset(1) + 200;
+            let write = history.arrive_from(1, Operation::Write, at, 1, 0x7000_0000);
+            history.fetch(write, &[garbage(1)]);
+            history.complete(write);
+        }
+        history.bump();
+        history.superblock(0, false, &[0, 1]);
+        history.superblock(1, false, &[0, 1]);
+        stray(&mut history, &[0, 1], 200, garbage(2));
+        let verdict = finish(&mut history);
+        assert_eq!(triggered(&verdict, Check::RecEq), 1);
+        if copied {
+            silent(&verdict);
+        } else {
+            only(&verdict, Check::RecEq, Wrongness::Absent, &["b"]);
+        }
+    }
+}
+
+/// A write-mostly leg is behind when the bit goes clear, and another leg may be.
+fn behind(release: &str, legs: u8, missing: &[u8]) -> Verdict {
+    let mut history = History::new(legs, Some(1));
+    history.mark(legwatch::mark::Mark::Fact {
+        name: "kernel.version".into(),
+        value: format!("Linux version x #1 SMP Debian {release}-1 (2026-01-01)"),
+    });
+    history.honest(&Load::new(1, 1, 0, 8));
+    let with: Vec<u8> = (0..legs).filter(|leg| !missing.contains(leg)).collect();
+    stray(&mut history, &with, 200, garbage(1));
+    history.set_bits(0);
+    stray(&mut history, missing, 200, garbage(1));
+    finish(&mut history)
+}
+
+#[test]
+fn a_known_deviation_is_told_apart_and_its_check_alarms_beside_it() {
+    let verdict = behind("6.12.117", 2, &[1]);
+    silent(&verdict);
+    assert_eq!(verdict.outcome, Outcome::Clean, "{:?}", verdict.reasons);
+    assert_eq!(verdict.known[0].known.as_deref(), Some("K2"));
+    let decided = verdict.without_known();
+    assert_eq!(decided.outcome, Outcome::Findings);
+    // Not shown for this kernel: suspect.
+    let verdict = behind("6.12.30", 2, &[1]);
+    assert_eq!(verdict.findings[0].confidence, Confidence::Suspect);
+    // A kernel that keeps the bit.
+    only(
+        &behind("6.1.192", 2, &[1]),
+        Check::BitClearEq,
+        Wrongness::Absent,
+        &["b"],
+    );
+    // A leg that may not be behind.
+    only(
+        &behind("6.12.117", 3, &[2]),
+        Check::BitClearEq,
+        Wrongness::Absent,
+        &["c"],
+    );
 }

@@ -44,7 +44,14 @@ type CaseKey = (
     Option<Write>,
     Option<SectorRange>,
 );
-type GroupKey = (Check, Wrongness, Confidence, Vec<LegId>, Got);
+type GroupKey = (
+    Check,
+    Wrongness,
+    Confidence,
+    Vec<LegId>,
+    Got,
+    Option<&'static str>,
+);
 
 impl Checker {
     pub(super) fn findings(&self) -> Vec<Finding> {
@@ -66,8 +73,10 @@ impl Checker {
                 .unwrap_or(Confidence::Suspect);
             let legs = case.legs.iter().copied().collect();
             let got = got(&case.wrongs);
+            // Known only if all of it is.
+            let known = case.wrongs.iter().map(|wrong| wrong.known).min().flatten();
             groups
-                .entry((check, kind, confidence, legs, got))
+                .entry((check, kind, confidence, legs, got, known))
                 .or_default()
                 .push(case);
         }
@@ -89,7 +98,8 @@ impl Checker {
         let keys: Vec<GroupKey> = groups.keys().cloned().collect();
         for small in &keys {
             let large = keys.iter().find(|large| {
-                (large.0, large.1, large.2, large.4) == (small.0, small.1, small.2, small.4)
+                (large.0, large.1, large.2, large.4, large.5)
+                    == (small.0, small.1, small.2, small.4, small.5)
                     && large.3.len() > small.3.len()
                     && small.3.iter().all(|leg| large.3.contains(leg))
                     && large.3.iter().all(|leg| small.3.contains(leg) || lags(leg))
@@ -107,7 +117,7 @@ impl Checker {
     }
 
     fn finding(&self, key: &GroupKey, cases: &[Case<'_>]) -> Finding {
-        let (check, kind, confidence, legs, got) = key;
+        let (check, kind, confidence, legs, got, known) = key;
         let (check, kind, got) = (*check, *kind, *got);
         let wrongs = || cases.iter().flat_map(|case| case.wrongs.iter().copied());
         let mut array = RangeSet::default();
@@ -168,6 +178,7 @@ impl Checker {
                 .filter_map(|wrong| wrong.note.clone())
                 .take(NOTES_MAX)
                 .collect(),
+            known: known.map(str::to_owned),
         }
     }
 
@@ -347,6 +358,8 @@ fn promised(check: Check, kind: Wrongness) -> Option<&'static str> {
         (Check::BitClearEq, _) => "a bit went clear while legs differed",
         (Check::CrashCovered, _) => "a cut left legs different, and nothing says so",
         (Check::FlushAll, _) => "a flush was acknowledged that a leg never got",
+        (Check::ResyncEq, _) => "legs differ after a resync",
+        (Check::RecEq, _) => "a recovered leg differs",
         (Check::FuaTail, _) => "a durable write was acknowledged before it was durable",
         (
             Check::Stamp
@@ -398,7 +411,9 @@ fn reason(check: Check, kind: Wrongness) -> &'static str {
             | Check::BitClearEq
             | Check::CrashCovered
             | Check::FlushAll
-            | Check::FuaTail,
+            | Check::FuaTail
+            | Check::ResyncEq
+            | Check::RecEq,
             _,
         ) => {
             "the legs saw the requests in this order, and md waits for the one before it sends the other"
@@ -493,5 +508,6 @@ pub(crate) fn plain(
         example: None,
         story: Vec::new(),
         notes: Vec::new(),
+        known: None,
     }
 }

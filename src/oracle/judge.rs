@@ -359,6 +359,7 @@ impl Checker {
             on_leg,
             at: no,
             instead,
+            known: None,
             note: None,
             detail,
         });

@@ -402,6 +402,7 @@ impl Checker {
                 on_leg,
                 at: no,
                 instead: None,
+                known: None,
                 note: None,
                 detail,
             });

@@ -21,6 +21,7 @@ mod fold;
 mod guest;
 mod intents;
 mod judge;
+pub mod known;
 mod legs;
 mod promise;
 mod same_data;

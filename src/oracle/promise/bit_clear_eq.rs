@@ -7,15 +7,14 @@
 //! Does not cover: what a numbered excuse explains (2, 9 to 14), whether the other legs' caches are flushed (K8), sectors that `stamp` has judged already.
 //! Since bits are counted at md's own clone of a request they may go clear while a write-mostly leg is behind: K2.
 
+use super::Difference;
 use crate::block::{LegId, RequestId, SectorRange};
 use crate::event::EventNo;
 use crate::finding::{Check, Wrongness};
 use crate::md::Array;
 use crate::oracle::checker::Checker;
-use crate::oracle::clean_eq::{self, Compared};
-use crate::oracle::excuse::Excuse;
-use crate::oracle::intents::Accept;
-use crate::oracle::world::{array_range, bit, leg_range, leg_sector};
+use crate::oracle::known::When;
+use crate::oracle::world::{array_range, leg_range};
 use crate::shadow::RangeSet;
 
 impl Checker {
@@ -68,66 +67,24 @@ impl Checker {
             return;
         };
         let on_leg = leg_range(member, run);
-        self.break_promise(
-            no,
-            Check::BitClearEq,
-            kind,
-            leg,
-            array.key,
-            run,
-            on_leg,
-            note,
-        );
+        let when = array.may_lag(member).then_some(When::Behind);
+        let (check, key) = (Check::BitClearEq, array.key);
+        self.break_promise_when(no, check, kind, when, leg, key, run, on_leg, note);
     }
 
     /// The sectors of a range, of those written since they were last found equal, in which active legs differ without an excuse.
-    fn unequal(
-        &mut self,
-        array: &Array,
-        range: SectorRange,
-    ) -> Vec<(SectorRange, (u8, Wrongness))> {
+    fn unequal(&mut self, array: &Array, range: SectorRange) -> Vec<Difference> {
         let unproven = self.promises.unproven.entry(array.key).or_default();
-        let parts: Vec<SectorRange> = unproven
+        let mut parts = RangeSet::default();
+        for part in unproven
             .ranges()
             .filter_map(|part| part.intersection(range))
-            .collect();
-        for part in &parts {
-            unproven.remove(*part);
+        {
+            parts.insert(part);
         }
-        let mut keep = RangeSet::default();
-        let mut found = Vec::new();
-        for sector in parts.into_iter().flat_map(SectorRange::sectors) {
-            match clean_eq::compare(&self.world, &self.book, array, sector) {
-                Compared::Equal => {}
-                Compared::Excused(Excuse::InFlight) => {
-                    if let Some(one) = SectorRange::new(sector, 1) {
-                        keep.insert(one);
-                    }
-                }
-                Compared::Excused(_) => {}
-                Compared::Different(_, kind, _, leg) => found.push((sector, (leg.0, kind))),
-                Compared::Judged => {
-                    let wrong = array.active().find(|member| {
-                        let content = leg_sector(member, sector)
-                            .map(|at| self.world.shadow(member.leg).current(at));
-                        self.book.cell(array.key, sector).is_some_and(|cell| {
-                            cell.judged & bit(member.leg) == 0
-                                && content.is_some_and(|version| {
-                                    self.book.accepts(cell, sector, version.digest) == Accept::No
-                                })
-                        })
-                    });
-                    found.extend(wrong.map(|member| (sector, (member.leg.0, Wrongness::Absent))));
-                }
-            }
+        for part in parts.ranges() {
+            unproven.remove(part);
         }
-        for part in keep.ranges() {
-            self.promises
-                .unproven
-                .entry(array.key)
-                .or_default()
-                .insert(part);
-        }
-        crate::oracle::judge::runs(&found)
+        self.differences(array, &parts)
     }
 }

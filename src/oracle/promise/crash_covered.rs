@@ -11,6 +11,7 @@ use crate::event::EventNo;
 use crate::finding::{Check, Wrongness};
 use crate::md::Array;
 use crate::oracle::checker::Checker;
+use crate::oracle::known::When;
 use crate::oracle::world::{leg_range, leg_sector};
 use crate::oracle::{all_legs, same_data};
 use crate::shadow::State;
@@ -47,10 +48,16 @@ impl Checker {
                 };
                 let note = "legs differ at the cut, and no dirty mark or bit says so".to_owned();
                 let on_leg = leg_range(member, run);
-                self.break_promise(
+                let when = if self.bit_on_its_way(&array, run) {
+                    Some(When::BitOnItsWay)
+                } else {
+                    array.may_lag(member).then_some(When::Behind)
+                };
+                self.break_promise_when(
                     no,
                     Check::CrashCovered,
                     Wrongness::Differs,
+                    when,
                     leg,
                     array.key,
                     run,
@@ -82,6 +89,15 @@ impl Checker {
                         && !same_data::buffer_changed(*version, *theirs)
                 })
                 .then_some(leg.0)
+        })
+    }
+
+    /// Whether a leg still waits for a bit of these sectors, for no longer than it may.
+    fn bit_on_its_way(&self, array: &Array, run: SectorRange) -> bool {
+        self.promises.late_bits.iter().any(|late| {
+            let copy = self.promises.leg(late.leg).bitmap();
+            array.member(late.leg).is_some()
+                && copy.is_some_and(|copy| copy.chunks(run).contains(&late.chunk))
         })
     }
 

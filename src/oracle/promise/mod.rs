@@ -19,20 +19,29 @@ mod events_step;
 mod flush_all;
 mod fua_tail;
 mod meta_fua;
+mod rec_eq;
+mod resync_eq;
 mod sb_peer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::checker::Checker;
-use super::world::array_range;
+use super::clean_eq::{self, Compared};
+use super::excuse::Excuse;
+use super::intents::Accept;
+use super::known::{self, Standing, When};
+use super::world::{array_range, bit, leg_range, leg_sector};
 use super::wrong::{Detail, Wrong};
 use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status};
 use crate::event::{Arrived, EventNo};
 use crate::finding::{Check, Confidence, StoryLine, Wrongness};
 use crate::header::RunHeader;
 use crate::md::superblock::{self, BadSuperblock, Superblock};
-use crate::md::{Array, ArrayKey, BitmapCopy, Member};
+use crate::md::{Array, ArrayKey, BitmapCopy, IN_SYNC, Member};
 use crate::shadow::{Bytes, Open, RangeSet};
+
+/// Neighbouring array sectors, the leg that is wrong there, and in which way.
+type Difference = (SectorRange, (u8, Wrongness));
 
 /// READs whose pages are remembered, to know resync's writes.
 const PAGES_MAX: usize = 4096;
@@ -89,6 +98,10 @@ pub(crate) struct Promises {
     late_bits: Vec<bit_first::Late>,
     /// Array sectors written since they were last compared for a bit.
     unproven: BTreeMap<ArrayKey, RangeSet>,
+    /// Array sectors written in the run, by anybody.
+    ever: BTreeMap<ArrayKey, RangeSet>,
+    /// Arrays that the boot before left dirty.
+    resync_due: BTreeSet<ArrayKey>,
     entries: BTreeMap<Check, u32>,
     arrivals_us: BTreeMap<RequestId, u64>,
 }
@@ -126,6 +139,8 @@ impl Promises {
             payloads: BTreeMap::new(),
             late_bits: Vec::new(),
             unproven: BTreeMap::new(),
+            ever: BTreeMap::new(),
+            resync_due: BTreeSet::new(),
             entries: BTreeMap::new(),
             arrivals_us: BTreeMap::new(),
         }
@@ -233,6 +248,15 @@ impl Checker {
     }
 
     pub(super) fn promise_boot(&mut self) {
+        for array in self.world.md.arrays() {
+            let dirty = array.active().any(|member| {
+                let superblock = self.promises.leg(member.leg).superblock.as_ref();
+                superblock.is_some_and(|superblock| superblock.resync_offset != IN_SYNC)
+            });
+            if dirty && !array.declared {
+                self.promises.resync_due.insert(array.key);
+            }
+        }
         let promises = &mut self.promises;
         promises.pages.clear();
         promises.pages_in_order.clear();
@@ -351,6 +375,7 @@ impl Checker {
                 .entry(key)
                 .or_default()
                 .insert(on_array);
+            self.promises.ever.entry(key).or_default().insert(on_array);
         }
         let Some(payload) = payload else {
             return;
@@ -458,6 +483,10 @@ impl Checker {
             .as_ref()
             .is_some_and(|found| found.resync_offset == 0);
         let events = wire.superblock.as_ref().map(|found| found.events);
+        let recovering = wire
+            .superblock
+            .as_ref()
+            .is_some_and(|found| found.recovery_offset.is_some());
         wire.read_again();
         let Some(new) = wire.superblock.clone() else {
             return;
@@ -475,6 +504,69 @@ impl Checker {
             wire.kernel = no;
             wire.read_since = false;
             self.sb_peer(no, id.leg);
+            self.resync_eq(no, id.leg);
+            if recovering && new.recovery_offset.is_none() {
+                self.rec_eq(no, id.leg);
+            }
+        }
+    }
+
+    /// The sectors of a set in which active legs differ without an excuse. What is in flight is looked at again.
+    fn differences(&mut self, array: &Array, parts: &RangeSet) -> Vec<Difference> {
+        let mut found = Vec::new();
+        for sector in parts.ranges().flat_map(SectorRange::sectors) {
+            match clean_eq::compare(&self.world, &self.book, array, sector) {
+                Compared::Equal => {}
+                Compared::Excused(Excuse::InFlight) => {
+                    if let Some(one) = SectorRange::new(sector, 1) {
+                        let unproven = self.promises.unproven.entry(array.key).or_default();
+                        unproven.insert(one);
+                    }
+                }
+                Compared::Excused(_) => {}
+                Compared::Different(_, kind, _, leg) => found.push((sector, (leg.0, kind))),
+                Compared::Judged => {
+                    let wrong = array.active().find(|member| {
+                        let content = leg_sector(member, sector)
+                            .map(|at| self.world.shadow(member.leg).current(at));
+                        self.book.cell(array.key, sector).is_some_and(|cell| {
+                            cell.judged & bit(member.leg) == 0
+                                && content.is_some_and(|version| {
+                                    self.book.accepts(cell, sector, version.digest) == Accept::No
+                                })
+                        })
+                    });
+                    found.extend(wrong.map(|member| (sector, (member.leg.0, Wrongness::Absent))));
+                }
+            }
+        }
+        super::judge::runs(&found)
+    }
+
+    /// An entry for each difference.
+    fn break_where(
+        &mut self,
+        no: EventNo,
+        check: Check,
+        array: &Array,
+        found: Vec<Difference>,
+        note: &str,
+    ) {
+        for (run, (leg, kind)) in found {
+            let leg = LegId(leg);
+            if let Some(member) = array.member(leg) {
+                let on_leg = leg_range(member, run);
+                self.break_promise(
+                    no,
+                    check,
+                    kind,
+                    leg,
+                    array.key,
+                    run,
+                    on_leg,
+                    note.to_owned(),
+                );
+            }
         }
     }
 
@@ -491,6 +583,44 @@ impl Checker {
         on_leg: SectorRange,
         note: String,
     ) {
+        self.break_promise_when(no, check, kind, None, leg, key, array, on_leg, note);
+    }
+
+    /// What the guest runs, as `uname -r` has it; Debian tells the patch level in the version alone.
+    fn release(&self) -> Option<&str> {
+        let fact = |name: &str| self.coverage.facts.get(name).map(String::as_str);
+        let debian = fact("kernel.version")
+            .and_then(|version| version.rsplit_once(" Debian "))
+            .map(|(_, package)| package)
+            .filter(|package| package.starts_with(|first: char| first.is_ascii_digit()));
+        debian.or_else(|| fact("kernel.release"))
+    }
+
+    /// The same, under a condition in which stock kernels are known to break the promise.
+    #[expect(clippy::too_many_arguments, reason = "they are the entry's fields")]
+    fn break_promise_when(
+        &mut self,
+        no: EventNo,
+        check: Check,
+        kind: Wrongness,
+        when: Option<When>,
+        leg: LegId,
+        key: ArrayKey,
+        array: SectorRange,
+        on_leg: SectorRange,
+        mut note: String,
+    ) {
+        let standing = when.map_or(Standing::No, |when| {
+            known::standing(check, when, self.release())
+        });
+        let (known, confidence) = match standing {
+            Standing::Known(id) => (Some(id), Confidence::Proven),
+            Standing::Perhaps(id) => {
+                note = format!("{note}; it may be {id}, which nobody has shown for this kernel");
+                (None, Confidence::Suspect)
+            }
+            Standing::No => (None, Confidence::Proven),
+        };
         let entries = self.promises.entries.entry(check).or_default();
         *entries += 1;
         if *entries > ENTRIES_MAX {
@@ -528,7 +658,7 @@ impl Checker {
         self.wrongs.put(Wrong {
             check,
             kind,
-            confidence: Confidence::Proven,
+            confidence,
             leg,
             key,
             write: None,
@@ -536,6 +666,7 @@ impl Checker {
             on_leg,
             at: no,
             instead: None,
+            known,
             note: Some(note),
             detail,
         });
