@@ -418,6 +418,7 @@ fn a_recovered_leg_that_differs() {
         history.bump();
         history.superblock(0, false, &[0, 1]);
         history.superblock(1, false, &[0, 1]);
+        history.superblocks(true);
         stray(&mut history, &[0, 1], 200, garbage(2));
         let verdict = finish(&mut history);
         assert_eq!(triggered(&verdict, Check::RecEq), 1);
@@ -469,4 +470,34 @@ fn a_known_deviation_is_told_apart_and_its_check_alarms_beside_it() {
         Wrongness::Absent,
         &["c"],
     );
+}
+
+#[test]
+fn a_recovered_leg_whose_half_of_a_write_the_guest_held_back() {
+    let mut history = History::new(2, None);
+    history.honest(&Load::new(1, 1, 0, 8));
+    history.bump();
+    history.superblock(0, false, &[0, 1]);
+    history.superblock_with(1, false, &[0, 1], 0, Some(0));
+    stray(&mut history, &[0], 200, garbage(1));
+    history.bump();
+    history.superblock(0, false, &[0, 1]);
+    history.superblock(1, false, &[0, 1]);
+    stray(&mut history, &[1], 200, garbage(1));
+    silent(&finish(&mut history));
+}
+
+#[test]
+fn a_failed_leg_gets_no_flush_before_md_has_recorded_it() {
+    let mut history = History::new(2, None);
+    history.honest(&Load::new(1, 1, 0, 8));
+    let flush = Load::new(1, 2, 0, 0).kind(IntentKind::Flush);
+    history.begin(&flush);
+    history.flush(0);
+    history.end(&flush);
+    history.bump();
+    history.superblock(0, false, &[0, 0xfffe]);
+    history.quiet();
+    history.power_off();
+    silent(&history.verdict());
 }

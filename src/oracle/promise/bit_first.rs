@@ -48,8 +48,9 @@ impl Checker {
             let mut strict: Option<u64> = None;
             let mut late: Option<u64> = None;
             for chunk in sent.chunks(on_array) {
-                let flushed =
-                    !wire.caches() || wire.set_at.get(&chunk).is_none_or(|set| *set < durable);
+                let flushed = !wire.caches()
+                    || wire.flush_failed > EventNo(0)
+                    || wire.set_at.get(&chunk).is_none_or(|set| *set < durable);
                 if alone && !(held.is_set(chunk) && flushed) {
                     strict = strict.or(Some(chunk));
                 } else if !sent.is_set(chunk) {

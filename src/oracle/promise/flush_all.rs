@@ -2,14 +2,15 @@
 //!
 //! Covers: between the begin and the end mark of a flush on the array's own device (fsync of the raw device): on each leg with a role, write-mostly and
 //! recovering ones included, a FLUSH arrived and ended (`md.c:md_flush_request`, `submit_flushes`). It need not have succeeded: stock md does not
-//! look (K5).
+//! look (K5). A leg that md has failed and not yet recorded gets none, so it is told when the leg is next sent a write, or at the end.
 //!
 //! Does not cover: legs without a write cache, or on which no FLUSH was ever seen; legs that are faulty or suspect; flushes of files (they may need none),
 //! of targets that are not the array.
 
-use crate::block::{LegId, SectorRange};
+use super::doubt::Missed;
+use crate::block::LegId;
 use crate::event::EventNo;
-use crate::finding::{Check, Wrongness};
+use crate::finding::Check;
 use crate::mark::{Intent, Mapping};
 use crate::oracle::checker::Checker;
 
@@ -51,16 +52,12 @@ impl Checker {
                     "the flush began with {begin} and was acknowledged before {no}; leg {} ended no FLUSH that arrived in between",
                     self.world.header.leg_name(leg)
                 );
-                self.break_promise(
-                    no,
-                    Check::FlushAll,
-                    Wrongness::Absent,
+                self.promises.doubts.missed.push(Missed {
+                    at: no,
                     leg,
-                    array.key,
-                    SectorRange::default(),
-                    SectorRange::default(),
+                    key: array.key,
                     note,
-                );
+                });
             }
         }
     }

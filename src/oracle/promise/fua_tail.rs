@@ -33,7 +33,7 @@ impl Checker {
             .errors
             .ranges()
             .any(|bad| bad.intersection(on_leg).is_some());
-        if failed {
+        if failed || wire.flush_failed > record.begin {
             return;
         }
         let shadow = self.world.shadow(member.leg);

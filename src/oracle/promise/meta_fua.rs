@@ -22,7 +22,10 @@ impl Checker {
     ) {
         let wire = self.promises.leg(member.leg);
         let since = wire.dirty_since;
-        if !wire.caches() || since <= self.guest.boot_began || wire.said == since {
+        if !wire.caches() || since <= self.guest.boot_began || wire.said == since
+            // A failed FLUSH fails the leg, which md has not recorded yet.
+            || wire.flush_failed > since
+        {
             return;
         }
         let place = wire.superblock_place();

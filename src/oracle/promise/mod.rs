@@ -15,6 +15,7 @@ mod bounds;
 mod clean_quiet;
 mod crash_covered;
 mod dirty_first;
+mod doubt;
 mod events_step;
 mod flush_all;
 mod fua_tail;
@@ -68,6 +69,8 @@ pub(crate) struct LegWire {
     dirty_since: EventNo,
     /// Latest arrival of a FLUSH that has ended, well or not.
     flushed: EventNo,
+    /// The last end of a FLUSH that was answered with an error.
+    flush_failed: EventNo,
     /// The bitmap as fetched, and as completed.
     sent: Option<BitmapCopy>,
     held: Option<BitmapCopy>,
@@ -102,6 +105,7 @@ pub(crate) struct Promises {
     ever: BTreeMap<ArrayKey, RangeSet>,
     /// Arrays that the boot before left dirty.
     resync_due: BTreeSet<ArrayKey>,
+    doubts: doubt::Doubts,
     entries: BTreeMap<Check, u32>,
     arrivals_us: BTreeMap<RequestId, u64>,
 }
@@ -122,6 +126,7 @@ impl Promises {
                 step: 1,
                 dirty_since: EventNo(0),
                 flushed: EventNo(0),
+                flush_failed: EventNo(0),
                 sent: None,
                 held: None,
                 set_at: BTreeMap::new(),
@@ -141,6 +146,7 @@ impl Promises {
             unproven: BTreeMap::new(),
             ever: BTreeMap::new(),
             resync_due: BTreeSet::new(),
+            doubts: doubt::Doubts::default(),
             entries: BTreeMap::new(),
             arrivals_us: BTreeMap::new(),
         }
@@ -263,6 +269,7 @@ impl Checker {
         promises.not_normal.clear();
         promises.payloads.clear();
         promises.late_bits.clear();
+        promises.doubts.clear();
         promises.arrivals_us.clear();
         for leg in &mut promises.legs {
             leg.kernel = EventNo(0);
@@ -352,6 +359,7 @@ impl Checker {
             self.promises.not_normal.insert(id);
             return;
         }
+        self.leg_is_alive(id.leg);
         let part = range.intersection(member.data).unwrap_or_default();
         self.dirty_first(no, id, &array, &member, on_array, part);
         self.bit_first(no, us, id, &array, on_array);
@@ -440,6 +448,9 @@ impl Checker {
         wire.header_at_arrival.remove(&id);
         if open.operation == Operation::Flush && status.is_some() {
             wire.flushed = wire.flushed.max(open.arrived);
+            if !ok {
+                wire.flush_failed = no;
+            }
         }
         if status.is_some_and(|status| status != Status::Ok) && open.operation != Operation::Discard
         {
@@ -505,6 +516,11 @@ impl Checker {
             wire.read_since = false;
             self.sb_peer(no, id.leg);
             self.resync_eq(no, id.leg);
+            if let Some(array) = self.promised(id.leg).map(|(array, _)| array.clone())
+                && array.clean
+            {
+                self.resolve_lacks(&array);
+            }
             if recovering && new.recovery_offset.is_none() {
                 self.rec_eq(no, id.leg);
             }
