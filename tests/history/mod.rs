@@ -44,6 +44,9 @@ pub struct History {
     pub meta_flush: bool,
     /// Whether md has called the array dirty.
     pub dirty: bool,
+    /// A leg that md has failed, and one that it recovers.
+    pub failed: Option<u8>,
+    pub recovering: Option<u8>,
     running: bool,
     numbers: [u64; 8],
     no: u64,
@@ -186,6 +189,8 @@ impl History {
             honest_md: true,
             meta_flush: true,
             dirty: false,
+            failed: None,
+            recovering: None,
             running: false,
             numbers: [0; 8],
             no: 0,
@@ -381,7 +386,9 @@ impl History {
     pub fn set_bits(&mut self, bits: u128) {
         self.bits = bits;
         for leg in 0..self.legs() {
-            self.bitmap_page(leg, bits);
+            if self.failed != Some(leg) {
+                self.bitmap_page(leg, bits);
+            }
         }
     }
 
@@ -409,12 +416,24 @@ impl History {
     pub fn superblocks(&mut self, clean: bool) {
         self.md_events += 1;
         self.dirty = !clean;
-        let roles: Vec<u16> = (0..u16::from(self.legs())).collect();
+        let roles: Vec<u16> = (0..self.legs())
+            .map(|leg| {
+                if self.failed == Some(leg) {
+                    0xfffe
+                } else {
+                    u16::from(leg)
+                }
+            })
+            .collect();
         for leg in 0..self.legs() {
+            if self.failed == Some(leg) {
+                continue;
+            }
             if self.bitmap {
                 self.bitmap_page(leg, self.bits);
             }
-            self.superblock(leg, clean, &roles);
+            let recovered = (self.recovering == Some(leg)).then_some(0);
+            self.superblock_with(leg, clean, &roles, 0, recovered);
         }
     }
 
