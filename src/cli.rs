@@ -30,6 +30,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Print the report of a recorded run.
     Report(ReportArgs),
+    /// What a check, an excuse or a known deviation is.
+    Explain(ExplainArgs),
     /// Kernels: which there are, fetch one, what a kernel must have.
     Kernel {
         /// What about them.
@@ -137,6 +139,13 @@ pub struct CheckArgs {
     /// What is printed.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
+}
+
+/// `legwatch explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// A check (bit-clear-eq), an excuse (12) or a known deviation (K2).
+    pub name: String,
 }
 
 /// `legwatch report`

@@ -16,6 +16,7 @@ mod clean_quiet;
 mod crash_covered;
 mod dirty_first;
 mod doubt;
+mod entry;
 mod events_step;
 mod flush_all;
 mod fua_tail;
@@ -27,15 +28,10 @@ mod sb_peer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::checker::Checker;
-use super::clean_eq::{self, Compared};
-use super::excuse::Excuse;
-use super::intents::Accept;
-use super::known::{self, Standing, When};
-use super::world::{array_range, bit, leg_range, leg_sector};
-use super::wrong::{Detail, Wrong};
+use super::world::array_range;
 use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status};
 use crate::event::{Arrived, EventNo};
-use crate::finding::{Check, Confidence, StoryLine, Wrongness};
+use crate::finding::{Check, Wrongness};
 use crate::header::RunHeader;
 use crate::md::superblock::{self, BadSuperblock, Superblock};
 use crate::md::{Array, ArrayKey, BitmapCopy, IN_SYNC, Member};
@@ -525,182 +521,5 @@ impl Checker {
                 self.rec_eq(no, id.leg);
             }
         }
-    }
-
-    /// The sectors of a set in which active legs differ without an excuse. What is in flight is looked at again.
-    fn differences(&mut self, array: &Array, parts: &RangeSet) -> Vec<Difference> {
-        let mut found = Vec::new();
-        for sector in parts.ranges().flat_map(SectorRange::sectors) {
-            match clean_eq::compare(&self.world, &self.book, array, sector) {
-                Compared::Equal => {}
-                Compared::Excused(Excuse::InFlight) => {
-                    if let Some(one) = SectorRange::new(sector, 1) {
-                        let unproven = self.promises.unproven.entry(array.key).or_default();
-                        unproven.insert(one);
-                    }
-                }
-                Compared::Excused(_) => {}
-                Compared::Different(_, kind, _, leg) => found.push((sector, (leg.0, kind))),
-                Compared::Judged => {
-                    let wrong = array.active().find(|member| {
-                        let content = leg_sector(member, sector)
-                            .map(|at| self.world.shadow(member.leg).current(at));
-                        self.book.cell(array.key, sector).is_some_and(|cell| {
-                            cell.judged & bit(member.leg) == 0
-                                && content.is_some_and(|version| {
-                                    self.book.accepts(cell, sector, version.digest) == Accept::No
-                                })
-                        })
-                    });
-                    found.extend(wrong.map(|member| (sector, (member.leg.0, Wrongness::Absent))));
-                }
-            }
-        }
-        super::judge::runs(&found)
-    }
-
-    /// An entry for each difference.
-    fn break_where(
-        &mut self,
-        no: EventNo,
-        check: Check,
-        array: &Array,
-        found: Vec<Difference>,
-        note: &str,
-    ) {
-        for (run, (leg, kind)) in found {
-            let leg = LegId(leg);
-            if let Some(member) = array.member(leg) {
-                let on_leg = leg_range(member, run);
-                self.break_promise(
-                    no,
-                    check,
-                    kind,
-                    leg,
-                    array.key,
-                    run,
-                    on_leg,
-                    note.to_owned(),
-                );
-            }
-        }
-    }
-
-    /// Puts an entry that is about metadata, or about sectors without a known write.
-    #[expect(clippy::too_many_arguments, reason = "they are the entry's fields")]
-    fn break_promise(
-        &mut self,
-        no: EventNo,
-        check: Check,
-        kind: Wrongness,
-        leg: LegId,
-        key: ArrayKey,
-        array: SectorRange,
-        on_leg: SectorRange,
-        note: String,
-    ) {
-        self.break_promise_when(no, check, kind, None, leg, key, array, on_leg, note);
-    }
-
-    /// What the guest runs, as `uname -r` has it; Debian tells the patch level in the version alone.
-    fn release(&self) -> Option<&str> {
-        let fact = |name: &str| self.coverage.facts.get(name).map(String::as_str);
-        let debian = fact("kernel.version")
-            .and_then(|version| version.rsplit_once(" Debian "))
-            .map(|(_, package)| package)
-            .filter(|package| package.starts_with(|first: char| first.is_ascii_digit()));
-        debian.or_else(|| fact("kernel.release"))
-    }
-
-    /// The same, under a condition in which stock kernels are known to break the promise.
-    #[expect(clippy::too_many_arguments, reason = "they are the entry's fields")]
-    fn break_promise_when(
-        &mut self,
-        no: EventNo,
-        check: Check,
-        kind: Wrongness,
-        when: Option<When>,
-        leg: LegId,
-        key: ArrayKey,
-        array: SectorRange,
-        on_leg: SectorRange,
-        mut note: String,
-    ) {
-        let standing = when.map_or(Standing::No, |when| {
-            known::standing(check, when, self.release())
-        });
-        let (known, confidence) = match standing {
-            Standing::Known(id) => (Some(id), Confidence::Proven),
-            Standing::Perhaps(id) => {
-                note = format!("{note}; it may be {id}, which nobody has shown for this kernel");
-                (None, Confidence::Suspect)
-            }
-            Standing::No => (None, Confidence::Proven),
-        };
-        let entries = self.promises.entries.entry(check).or_default();
-        *entries += 1;
-        if *entries > ENTRIES_MAX {
-            self.wrongs.uncounted += 1;
-            return;
-        }
-        let detail = if self.wrongs.wants_detail(check, kind, leg) {
-            let mut story = Vec::new();
-            let legs = self.world.md.array(key).map_or_else(Vec::new, |array| {
-                array.members.iter().map(|m| (m.leg, m.data)).collect()
-            });
-            for (other, data) in legs {
-                let place = if array.is_empty() {
-                    on_leg
-                } else {
-                    let at = data.start().checked_add(array.start().0);
-                    at.and_then(|at| SectorRange::new(at, array.count()))
-                        .unwrap_or_default()
-                };
-                for place in [place, self.promises.leg(other).superblock_place()] {
-                    self.tell(other, place, &mut story);
-                }
-            }
-            story.sort();
-            story.dedup();
-            Some(Box::new(Detail {
-                sector: array.start(),
-                expected: None,
-                legs: Vec::new(),
-                story,
-            }))
-        } else {
-            None
-        };
-        self.wrongs.put(Wrong {
-            check,
-            kind,
-            confidence,
-            leg,
-            key,
-            write: None,
-            array,
-            on_leg,
-            at: no,
-            instead: None,
-            known,
-            note: Some(note),
-            detail,
-        });
-    }
-
-    fn tell(&self, leg: LegId, place: SectorRange, story: &mut Vec<StoryLine>) {
-        let from = EventNo(self.last.0.saturating_sub(4096));
-        let (requests, _) = self
-            .world
-            .requests
-            .touching(leg, place, from, self.last, usize::MAX);
-        let name = self.world.header.leg_name(leg);
-        let skip = requests.len().saturating_sub(6);
-        story.extend(
-            requests
-                .iter()
-                .skip(skip)
-                .map(|past| super::story::line(name, past)),
-        );
     }
 }
