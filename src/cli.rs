@@ -30,6 +30,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Print the report of a recorded run.
     Report(ReportArgs),
+    /// What a check, an excuse or a known deviation is.
+    Explain(ExplainArgs),
     /// Kernels: which there are, fetch one, what a kernel must have.
     Kernel {
         /// What about them.
@@ -73,6 +75,9 @@ pub struct RunArgs {
     /// Suspect findings decide too.
     #[arg(long)]
     pub strict: bool,
+    /// Known deviations of stock kernels decide too.
+    #[arg(long)]
+    pub no_known: bool,
     /// Added to the kernel's command line.
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     pub append: Option<String>,
@@ -118,6 +123,9 @@ pub struct ServeArgs {
     /// Suspect findings decide too.
     #[arg(long)]
     pub strict: bool,
+    /// Known deviations of stock kernels decide too.
+    #[arg(long)]
+    pub no_known: bool,
     /// What is printed at the end.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
@@ -131,9 +139,19 @@ pub struct CheckArgs {
     /// Suspect findings decide too.
     #[arg(long)]
     pub strict: bool,
+    /// Known deviations of stock kernels decide too.
+    #[arg(long)]
+    pub no_known: bool,
     /// What is printed.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
+}
+
+/// `legwatch explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// A check (bit-clear-eq), an excuse (12) or a known deviation (K2).
+    pub name: String,
 }
 
 /// `legwatch report`

@@ -22,6 +22,34 @@ pub enum Check {
     BufStable,
     /// Whether a leg's request points at the writer's own pages.
     SamePages,
+    /// Superblocks with the same update counter say the same.
+    SbPeer,
+    /// The update counter goes up by one, or back where it may.
+    EventsStep,
+    /// The bitmap's header is updated before the superblock.
+    BmBeforeSb,
+    /// No data before the dirty mark.
+    DirtyFirst,
+    /// No clean mark while a write is under way.
+    CleanQuiet,
+    /// A dirty mark is durable before the write that depends on it.
+    MetaFua,
+    /// The array's data stays in the data area.
+    Bounds,
+    /// A chunk's bit is sent to every leg before its data.
+    BitFirst,
+    /// A bit that goes clear promises that legs agree on its chunk.
+    BitClearEq,
+    /// What a cut leaves different is marked.
+    CrashCovered,
+    /// A flush of the array reaches every leg.
+    FlushAll,
+    /// A durable write is durable on every leg when it is acknowledged.
+    FuaTail,
+    /// Legs agree when md says that a resync is over.
+    ResyncEq,
+    /// A recovered leg holds what the others hold.
+    RecEq,
     /// A check step of the scenario.
     CheckStep,
     /// The guest's kernel itself: panic, oops, hang.
@@ -30,7 +58,7 @@ pub enum Check {
 
 impl Check {
     /// All checks that look at legs, in the order of reports.
-    pub const LEGS: [Check; 8] = [
+    pub const LEGS: [Check; 22] = [
         Check::Stamp,
         Check::AckAll,
         Check::AllLegs,
@@ -39,6 +67,20 @@ impl Check {
         Check::CleanEq,
         Check::BufStable,
         Check::SamePages,
+        Check::SbPeer,
+        Check::EventsStep,
+        Check::BmBeforeSb,
+        Check::DirtyFirst,
+        Check::CleanQuiet,
+        Check::MetaFua,
+        Check::Bounds,
+        Check::BitFirst,
+        Check::BitClearEq,
+        Check::CrashCovered,
+        Check::FlushAll,
+        Check::FuaTail,
+        Check::ResyncEq,
+        Check::RecEq,
     ];
 
     /// The check's name.
@@ -52,6 +94,20 @@ impl Check {
             Check::CleanEq => "clean-eq",
             Check::BufStable => "buf-stable",
             Check::SamePages => "same-pages",
+            Check::SbPeer => "sb-peer",
+            Check::EventsStep => "events-step",
+            Check::BmBeforeSb => "bm-before-sb",
+            Check::DirtyFirst => "dirty-first",
+            Check::CleanQuiet => "clean-quiet",
+            Check::MetaFua => "meta-fua",
+            Check::Bounds => "bounds",
+            Check::BitFirst => "bit-first",
+            Check::BitClearEq => "bit-clear-eq",
+            Check::CrashCovered => "crash-covered",
+            Check::FlushAll => "flush-all",
+            Check::FuaTail => "fua-tail",
+            Check::ResyncEq => "resync-eq",
+            Check::RecEq => "rec-eq",
             Check::CheckStep => "check-step",
             Check::Guest => "guest",
         }
@@ -84,6 +140,48 @@ impl Check {
             Check::SamePages => {
                 "diagnostic: which pages a leg's request is made from (drivers/md/raid1.c:alloc_behind_master_bio)"
             }
+            Check::SbPeer => {
+                "superblocks that are written together say the same (drivers/md/md.c:md_update_sb, super_1_sync)"
+            }
+            Check::EventsStep => {
+                "each metadata update counts events up by one, or back by one to the clean state before (drivers/md/md.c:md_update_sb)"
+            }
+            Check::BmBeforeSb => {
+                "the bitmap's header has the update counter before the superblock has (drivers/md/md.c:md_update_sb, md_bitmap_update_sb)"
+            }
+            Check::DirtyFirst => {
+                "no data goes out before every active leg says that the array is dirty (drivers/md/md.c:md_write_start)"
+            }
+            Check::CleanQuiet => {
+                "the array is called clean when no write is pending, writes behind included (drivers/md/md.c:set_in_sync)"
+            }
+            Check::MetaFua => {
+                "metadata is written with PREFLUSH and FUA, and waited for (drivers/md/md.c:md_super_write, md_super_wait)"
+            }
+            Check::Bounds => {
+                "data goes to data_offset and up to the size of the array, nowhere else (drivers/md/raid1.c:raid1_write_request)"
+            }
+            Check::BitFirst => {
+                "a chunk's bit is set on every active leg before its data is written (drivers/md/md-bitmap.c:md_bitmap_startwrite, md_bitmap_unplug)"
+            }
+            Check::BitClearEq => {
+                "a bit is cleared when no write to its chunk is pending and no leg missed one (drivers/md/md-bitmap.c:md_bitmap_endwrite, md_bitmap_daemon_work)"
+            }
+            Check::CrashCovered => {
+                "where legs may differ the array is dirty and the bit is set, on every active leg (drivers/md/md-bitmap.c:md_bitmap_init_from_disk)"
+            }
+            Check::FlushAll => {
+                "a flush is acknowledged when every leg has ended its own (drivers/md/md.c:md_flush_request)"
+            }
+            Check::FuaTail => {
+                "a FUA write is FUA on every leg (drivers/md/raid1.c:raid1_write_request)"
+            }
+            Check::ResyncEq => {
+                "after a resync legs are equal (drivers/md/md.c:md_do_sync, drivers/md/raid1.c:raid1_sync_request)"
+            }
+            Check::RecEq => {
+                "a leg is called recovered when it holds what the others hold (drivers/md/raid1.c:raid1_spare_active)"
+            }
             Check::CheckStep => "the scenario demands it",
             Check::Guest => "the kernel survives the workload",
         }
@@ -110,6 +208,8 @@ pub enum Wrongness {
     Differs,
     /// The buffer changed in flight.
     Changed,
+    /// md's metadata is wrong.
+    Metadata,
     /// The guest read something else than what it wrote.
     ReadBack,
     /// A step failed.
@@ -130,6 +230,7 @@ impl Wrongness {
             Wrongness::Early => "early",
             Wrongness::Differs => "differs",
             Wrongness::Changed => "changed",
+            Wrongness::Metadata => "metadata",
             Wrongness::ReadBack => "read back wrong",
             Wrongness::Step => "step failed",
             Wrongness::Kernel => "kernel failed",
@@ -211,6 +312,9 @@ pub struct Finding {
     pub story: Vec<StoryLine>,
     /// More that is known.
     pub notes: Vec<String>,
+    /// The known deviation of stock kernels that explains it, by its name in docs/checks.md.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<String>,
 }
 
 /// Runs of sectors that a finding lists at most.

@@ -21,6 +21,7 @@ pub struct Judge {
     boot: u32,
     end: EndState,
     strict: bool,
+    no_known: bool,
 }
 
 impl Judge {
@@ -33,6 +34,11 @@ impl Judge {
             boot: 0,
             end: EndState::default(),
             strict,
+            no_known: header
+                .options
+                .get("no_known")
+                .and_then(serde_json::Value::as_bool)
+                .unwrap_or(false),
         }
     }
 
@@ -94,7 +100,10 @@ impl Judge {
     /// The verdict.
     pub fn finish(mut self) -> Verdict {
         self.close_console();
-        let verdict = self.checker.finish(self.end);
+        let mut verdict = self.checker.finish(self.end);
+        if self.no_known {
+            verdict = verdict.without_known();
+        }
         if self.strict {
             verdict.strict()
         } else {

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod device;
 pub mod event;
+pub mod explain;
 pub mod failure;
 pub mod fault;
 pub mod finding;

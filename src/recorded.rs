@@ -64,7 +64,13 @@ pub fn check(args: &CheckArgs) -> Result<u8, Failure> {
             wanted: "journal",
         }));
     }
-    let (header, verdict) = fold(&path, args.strict).map_err(Failure::user)?;
+    let (header, mut verdict) = fold(&path, args.strict).map_err(Failure::user)?;
+    if args.no_known {
+        verdict = verdict.without_known();
+        if args.strict {
+            verdict = verdict.strict();
+        }
+    }
     match args.format {
         ReportFormat::Text => put(&text::render(&header, &verdict, style()))?,
         ReportFormat::Json => put(&Report::new(&header, &verdict).render())?,

@@ -4,12 +4,16 @@
 //! no `RECOVERY_OFFSET`, and no fault that md has not recorded yet is pending on it (`docs/` md reference, "Words").
 //! Without any superblock, legs whose data area the user declared are taken for one mirror.
 //!
-//! Not covered yet: the bitmap's bits, bad-block lists, several arrays on parts of one leg. Arrays that are reshaped, clustered, with a journal or
-//! of another level than 1 are recognised and refused in one line.
+//! The bitmap's bits and the bad-block log are decoded in [`bitmap`]; `oracle` keeps a copy of each leg's, as sent and as completed.
+//!
+//! Not covered: several arrays on parts of one leg. Arrays that are reshaped, clustered, with a journal, with a lockless bitmap or of another level
+//! than 1 are recognised and refused in one line.
 
+pub mod bitmap;
 pub mod superblock;
 
-pub use superblock::{BadSuperblock, BitmapHeader, IN_SYNC, Layout, Superblock};
+pub use bitmap::{BitmapCopy, BitmapHeader};
+pub use superblock::{BadSuperblock, IN_SYNC, Layout, Superblock};
 
 use crate::block::{LegId, SECTOR_BYTES, Sector, SectorRange};
 use crate::shadow::Bytes;
@@ -174,7 +178,7 @@ impl Model {
             .as_ref()
             .ok()
             .and_then(|superblock| superblock.bitmap)
-            .and_then(|at| superblock::bitmap_header(&bytes.read(at, 1)));
+            .and_then(|at| bitmap::bitmap_header(&bytes.read(at, 1)));
         state.faulty = false;
         self.fold()
     }
@@ -257,7 +261,11 @@ impl Model {
                 .map(|bitmap| bitmap.write_behind)
                 .max()
                 .unwrap_or(0),
-            refused: refusal(freshest),
+            refused: refusal(freshest).or_else(|| {
+                own()
+                    .filter_map(|(_, leg, _)| leg.bitmap)
+                    .find_map(|bitmap| bitmap.refusal())
+            }),
             declared: false,
             members,
         }

@@ -86,6 +86,10 @@ pub struct Superblock {
     pub recovery_offset: Option<u64>,
     /// First sector of the bitmap on the leg, if there is one.
     pub bitmap: Option<Sector>,
+    /// The bad-block log: its sectors on the leg, and how far its entries are shifted.
+    pub bad_blocks: Option<(SectorRange, u8)>,
+    /// Sectors that the kernel writes when it writes this superblock to a leg with blocks of 512 bytes (`md.c:super_1_sync`, `rdev->sb_size`).
+    pub sectors: u64,
 }
 
 /// Feature bits that are looked at (`md_p.h`).
@@ -96,8 +100,14 @@ pub mod feature {
     pub const RECOVERY_OFFSET: u32 = 0x2;
     /// The array is being reshaped.
     pub const RESHAPE_ACTIVE: u32 = 0x4;
+    /// The bad-block log is not empty.
+    pub const BAD_BLOCKS: u32 = 0x8;
     /// The leg is a replacement.
     pub const REPLACEMENT: u32 = 0x10;
+    /// The data is moving to another offset.
+    pub const NEW_OFFSET: u32 = 0x40;
+    /// The leg is recovered by the bitmap.
+    pub const RECOVERY_BITMAP: u32 = 0x80;
     /// A clustered array.
     pub const CLUSTERED: u32 = 0x100;
     /// An array with a journal.
@@ -224,6 +234,16 @@ fn decode_1(
         .flatten()
         .filter(|bitmap| *bitmap < leg_sectors)
         .map(Sector);
+    let bad_blocks = i64::from(u32_at(bytes, 188).cast_signed());
+    let bad_blocks = (bad_blocks != 0)
+        .then(|| at.0.checked_add_signed(bad_blocks))
+        .flatten()
+        .and_then(|first| {
+            let sectors = u64::from(u16::from_le_bytes([bytes[186], bytes[187]]));
+            SectorRange::new(Sector(first), sectors.min(8))
+        })
+        .filter(|range| !range.is_empty() && range.end().0 <= leg_sectors)
+        .map(|range| (range, bytes[185]));
     let devflags = bytes[184];
     Ok(Superblock {
         layout,
@@ -246,7 +266,65 @@ fn decode_1(
         resync_offset: u64_at(bytes, 208),
         recovery_offset: (features & feature::RECOVERY_OFFSET != 0).then(|| u64_at(bytes, 152)),
         bitmap,
+        bad_blocks,
+        sectors: (256 + 2 * u64::from(max_dev)).div_ceil(SECTOR_BYTES as u64),
     })
+}
+
+/// The fields of version 1 that must be the same on all legs with the same events: name, first byte, bytes (`md.c:super_1_sync`).
+const SHARED: [(&str, usize, usize); 17] = [
+    ("major_version", 4, 4),
+    ("set_uuid", 16, 16),
+    ("set_name", 32, 32),
+    ("ctime", 64, 8),
+    ("level", 72, 4),
+    ("layout", 76, 4),
+    ("size", 80, 8),
+    ("chunksize", 88, 4),
+    ("raid_disks", 92, 4),
+    ("new_level", 100, 4),
+    ("reshape_position", 104, 8),
+    ("delta_disks", 112, 4),
+    ("new_layout", 116, 4),
+    ("new_chunk", 120, 4),
+    ("utime", 192, 8),
+    ("events", 200, 8),
+    ("resync_offset", 208, 8),
+];
+
+/// The first shared field in which two version 1 superblocks differ.
+pub fn unlike(one: &[u8], other: &[u8]) -> Option<&'static str> {
+    let own = feature::RECOVERY_OFFSET
+        | feature::BAD_BLOCKS
+        | feature::REPLACEMENT
+        | feature::NEW_OFFSET
+        | feature::RECOVERY_BITMAP;
+    let short = 8 * SECTOR_BYTES;
+    if one.len() < short || other.len() < short {
+        return None;
+    }
+    if (u32_at(one, 8) ^ u32_at(other, 8)) & !own != 0 {
+        return Some("feature_map");
+    }
+    for (name, at, len) in SHARED {
+        if one[at..at + len] != other[at..at + len] {
+            return Some(name);
+        }
+    }
+    let roles = |bytes: &[u8]| -> Vec<u16> {
+        let count = crate::block::to_usize(u64::from(u32_at(bytes, 220).min(MAX_DEV)));
+        let mut roles: Vec<u16> = bytes[256..]
+            .chunks_exact(2)
+            .take(count)
+            .map(|two| u16::from_le_bytes([two[0], two[1]]))
+            .collect();
+        // A longer table says the same with empty entries.
+        while roles.last() == Some(&0xffff) {
+            roles.pop();
+        }
+        roles
+    };
+    (roles(one) != roles(other)).then_some("dev_roles")
 }
 
 /// `md.c:calc_sb_1_csum`.
@@ -323,6 +401,8 @@ fn decode_0(at: Sector, bytes: &[u8], leg_sectors: u64) -> Result<Superblock, Ba
         },
         recovery_offset: None,
         bitmap: (word(33) & (1 << 8) != 0).then(|| Sector(at.0 + 8)),
+        bad_blocks: None,
+        sectors: 8,
     })
 }
 
@@ -337,44 +417,14 @@ pub fn checksum_0(bytes: &[u8]) -> u32 {
     u32::try_from(((sum & 0xffff_ffff) + (sum >> 32)) & 0xffff_ffff).expect("masked to 32 bits")
 }
 
-/// What is read of a write-intent bitmap's header (`md-bitmap.h:bitmap_super_t`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BitmapHeader {
-    /// The array.
-    pub uuid: [u8; 16],
-    /// The update counter.
-    pub events: u64,
-    /// Bytes of data a bit.
-    pub chunk_bytes: u32,
-    /// Seconds between sweeps.
-    pub daemon_sleep_s: u32,
-    /// The most writes behind; 0: write-behind is off.
-    pub write_behind: u32,
-}
-
-/// Reads a bitmap's header out of the first sector of the bitmap; `None` without the magic or with a version that is not 3 to 5.
-pub fn bitmap_header(bytes: &[u8]) -> Option<BitmapHeader> {
-    if bytes.len() < 256 || u32_at(bytes, 0) != 0x6d74_6962 || !(3..=5).contains(&u32_at(bytes, 4))
-    {
-        return None;
-    }
-    Some(BitmapHeader {
-        uuid: sixteen(bytes, 8),
-        events: u64_at(bytes, 24),
-        chunk_bytes: u32_at(bytes, 52),
-        daemon_sleep_s: u32_at(bytes, 56),
-        write_behind: u32_at(bytes, 60),
-    })
-}
-
-fn sixteen(bytes: &[u8], at: usize) -> [u8; 16] {
+pub(super) fn sixteen(bytes: &[u8], at: usize) -> [u8; 16] {
     bytes[at..at + 16].try_into().expect("sixteen bytes")
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }

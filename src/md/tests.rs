@@ -152,7 +152,7 @@ proptest! {
                 prop_assert!(found.data().end().0 <= 4096);
             }
         }
-        let _free = superblock::bitmap_header(&raw);
+        let _free = bitmap::bitmap_header(&raw);
         let mut bytes = Bytes::default();
         bytes.put(Sector(8), &raw);
         let mut model = Model::new([(4096, None)].into_iter());

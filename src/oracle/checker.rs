@@ -54,6 +54,7 @@ pub struct Checker {
     pub(super) wanted: Vec<Wanted>,
     pub(super) evidence: BTreeMap<(LegId, Sector, EventNo), Vec<u8>>,
     pub(super) guest: super::guest::Guest,
+    pub(super) promises: super::promise::Promises,
     pub(super) scans_left: u32,
     pub(super) last: EventNo,
 }
@@ -93,6 +94,7 @@ impl Checker {
             wanted: Vec::new(),
             evidence: BTreeMap::new(),
             guest: super::guest::Guest::default(),
+            promises: super::promise::Promises::new(header),
             scans_left: SCANS_MAX,
             last: EventNo(0),
         }
@@ -107,6 +109,7 @@ impl Checker {
             What::Boot { boot } => {
                 self.coverage.boots = self.coverage.boots.max(*boot);
                 self.guest_gone(no);
+                self.promise_boot();
                 self.guest.boot(no, *boot);
             }
             What::Frontend { .. } => {}
@@ -121,7 +124,10 @@ impl Checker {
             What::Initial { leg, start, bytes } => self.initial(*leg, *start, bytes),
             What::GuestEnded { how, .. } => {
                 if *how == GuestEnd::PoweredOff {
+                    self.resolve_doubts();
                     self.at_power_off(no);
+                } else {
+                    self.crash_covered(no);
                 }
                 self.guest.ended(how);
                 self.guest_gone(no);

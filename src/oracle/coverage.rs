@@ -22,6 +22,9 @@ impl Checker {
         self.add_steps(&mut findings, &mut reasons);
         findings.extend(end.findings);
         findings.sort_by(|one, other| (one.first, &one.id).cmp(&(other.first, &other.id)));
+        let known = findings
+            .extract_if(.., |finding| finding.known.is_some())
+            .collect();
         self.explain_end(&mut reasons);
         self.explain_coverage(&mut reasons);
         reasons.dedup();
@@ -29,6 +32,7 @@ impl Checker {
         let mut verdict = Verdict {
             outcome: Outcome::Clean,
             findings,
+            known,
             reasons,
             coverage: self.coverage,
             notes,

@@ -14,6 +14,9 @@ use crate::md::ArrayKey;
 use crate::shadow::{Origin, RangeSet, State, Version, ZERO_DIGEST};
 use crate::stamp::Stamp;
 
+/// Notes of entries that a finding shows.
+const NOTES_MAX: usize = 4;
+
 /// What happened to one write (or one range, where no write is known), over all legs.
 #[derive(Debug, Default)]
 struct Case<'a> {
@@ -41,7 +44,14 @@ type CaseKey = (
     Option<Write>,
     Option<SectorRange>,
 );
-type GroupKey = (Check, Wrongness, Confidence, Vec<LegId>, Got);
+type GroupKey = (
+    Check,
+    Wrongness,
+    Confidence,
+    Vec<LegId>,
+    Got,
+    Option<&'static str>,
+);
 
 impl Checker {
     pub(super) fn findings(&self) -> Vec<Finding> {
@@ -63,8 +73,10 @@ impl Checker {
                 .unwrap_or(Confidence::Suspect);
             let legs = case.legs.iter().copied().collect();
             let got = got(&case.wrongs);
+            // Known only if all of it is.
+            let known = case.wrongs.iter().map(|wrong| wrong.known).min().flatten();
             groups
-                .entry((check, kind, confidence, legs, got))
+                .entry((check, kind, confidence, legs, got, known))
                 .or_default()
                 .push(case);
         }
@@ -86,7 +98,8 @@ impl Checker {
         let keys: Vec<GroupKey> = groups.keys().cloned().collect();
         for small in &keys {
             let large = keys.iter().find(|large| {
-                (large.0, large.1, large.2, large.4) == (small.0, small.1, small.2, small.4)
+                (large.0, large.1, large.2, large.4, large.5)
+                    == (small.0, small.1, small.2, small.4, small.5)
                     && large.3.len() > small.3.len()
                     && small.3.iter().all(|leg| large.3.contains(leg))
                     && large.3.iter().all(|leg| small.3.contains(leg) || lags(leg))
@@ -104,7 +117,7 @@ impl Checker {
     }
 
     fn finding(&self, key: &GroupKey, cases: &[Case<'_>]) -> Finding {
-        let (check, kind, confidence, legs, got) = key;
+        let (check, kind, confidence, legs, got, known) = key;
         let (check, kind, got) = (*check, *kind, *got);
         let wrongs = || cases.iter().flat_map(|case| case.wrongs.iter().copied());
         let mut array = RangeSet::default();
@@ -157,9 +170,15 @@ impl Checker {
             cause: Cause::Kernel,
             reason: reason(check, kind).to_owned(),
             promise: check.promise().to_owned(),
-            example: detail.map(|detail| self.example(detail)),
+            example: detail
+                .filter(|detail| !detail.legs.is_empty())
+                .map(|detail| self.example(detail)),
             story: detail.map_or_else(Vec::new, |detail| detail.story.clone()),
-            notes: Vec::new(),
+            notes: wrongs()
+                .filter_map(|wrong| wrong.note.clone())
+                .take(NOTES_MAX)
+                .collect(),
+            known: known.map(str::to_owned),
         }
     }
 
@@ -298,6 +317,9 @@ fn headline(check: Check, kind: Wrongness, writes: u64, sectors: u64, legs: &[St
     } else {
         ("was", "has")
     };
+    if let Some(short) = promised(check, kind) {
+        return format!("{short} ({leg})");
+    }
     match (check, kind) {
         (Check::DiscardAll, _) => format!("{what} {was} discarded on one leg and not on {leg}"),
         (_, Wrongness::Absent) => match legs.len() {
@@ -313,10 +335,46 @@ fn headline(check: Check, kind: Wrongness, writes: u64, sectors: u64, legs: &[St
         (_, Wrongness::Changed) => {
             format!("{what} {was} read by {leg} from a buffer that changed in flight")
         }
+        (_, Wrongness::Metadata) => format!("md's metadata is wrong on {leg}"),
         (_, Wrongness::ReadBack) => format!("{what} {was} read back wrong"),
         (_, Wrongness::Step) => "a check step failed".to_owned(),
         (_, Wrongness::Kernel) => "the guest's kernel failed".to_owned(),
     }
+}
+
+/// The headline of a promise that md made on the wire and broke.
+fn promised(check: Check, kind: Wrongness) -> Option<&'static str> {
+    Some(match (check, kind) {
+        (Check::SbPeer, _) => "superblocks of one update differ",
+        (Check::EventsStep, _) => "the superblock's update counter jumped",
+        (Check::BmBeforeSb, _) => "a superblock was written before the bitmap's header",
+        (Check::DirtyFirst, _) => "data was written while the superblock said clean",
+        (Check::CleanQuiet, _) => "the array was called clean while a write was in flight",
+        (Check::MetaFua, _) => "data was written before the dirty mark was durable",
+        (Check::Bounds, _) => "data was written outside the data area",
+        (Check::BitFirst, Wrongness::Early) => "data was written before its bit was durable",
+        (Check::BitFirst, _) => "data was written and its bit never sent",
+        (Check::BitClearEq, Wrongness::Early) => "a bit went clear while a write was in flight",
+        (Check::BitClearEq, _) => "a bit went clear while legs differed",
+        (Check::CrashCovered, _) => "a cut left legs different, and nothing says so",
+        (Check::FlushAll, _) => "a flush was acknowledged that a leg never got",
+        (Check::ResyncEq, _) => "legs differ after a resync",
+        (Check::RecEq, _) => "a recovered leg differs",
+        (Check::FuaTail, _) => "a durable write was acknowledged before it was durable",
+        (
+            Check::Stamp
+            | Check::AckAll
+            | Check::AllLegs
+            | Check::SameData
+            | Check::DiscardAll
+            | Check::CleanEq
+            | Check::BufStable
+            | Check::SamePages
+            | Check::CheckStep
+            | Check::Guest,
+            _,
+        ) => return None,
+    })
 }
 
 fn reason(check: Check, kind: Wrongness) -> &'static str {
@@ -341,6 +399,25 @@ fn reason(check: Check, kind: Wrongness) -> &'static str {
         }
         (Check::CleanEq, _) => "nothing is in flight and md calls the array clean",
         (Check::SamePages | Check::CheckStep | Check::Guest, _) => "the guest said so",
+        (
+            Check::SbPeer
+            | Check::EventsStep
+            | Check::BmBeforeSb
+            | Check::DirtyFirst
+            | Check::CleanQuiet
+            | Check::MetaFua
+            | Check::Bounds
+            | Check::BitFirst
+            | Check::BitClearEq
+            | Check::CrashCovered
+            | Check::FlushAll
+            | Check::FuaTail
+            | Check::ResyncEq
+            | Check::RecEq,
+            _,
+        ) => {
+            "the legs saw the requests in this order, and md waits for the one before it sends the other"
+        }
     }
 }
 
@@ -431,5 +508,6 @@ pub(crate) fn plain(
         example: None,
         story: Vec::new(),
         notes: Vec::new(),
+        known: None,
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Guest {
     pub(crate) ends: Vec<GuestEnd>,
     pub(crate) in_order: bool,
     pub(crate) targets: BTreeMap<u16, Target>,
+    /// Whether one was named in this boot.
+    pub(crate) target_in_boot: bool,
     pub(crate) bad_reads: Vec<BadRead>,
     pub(crate) bad_reads_more: u64,
     pub(crate) failed: Vec<FailedStep>,
@@ -61,6 +63,7 @@ impl Guest {
         self.boot = boot;
         self.finished = None;
         self.quiet = None;
+        self.target_in_boot = false;
         self.judged_end = false;
     }
 
@@ -93,6 +96,7 @@ impl Checker {
                     .insert("kernel.tainted".into(), hello.tainted.to_string());
             }
             Mark::Target(target) => {
+                self.guest.target_in_boot = true;
                 self.guest.targets.insert(target.target, target.clone());
             }
             Mark::StepBegin { .. } => self.guest.bad_in_step = false,
@@ -207,6 +211,11 @@ impl Checker {
             (IntentKind::Discard | IntentKind::Flush, _) => {}
         }
         if intent.kind == IntentKind::Flush {
+            if errno == 0
+                && let Some(begin) = self.book.flush_began(intent)
+            {
+                self.flush_all(no, intent, begin);
+            }
             for id in self.book.flush_end(intent, errno) {
                 self.judge(no, id, Moment::Flushed);
             }

@@ -393,6 +393,20 @@ impl Book {
         self.open.is_empty()
     }
 
+    /// Whether the only request in the guest is one that says so, and these sectors are its own.
+    pub(crate) fn alone(&self, key: ArrayKey, range: SectorRange) -> bool {
+        let mut open = self.open.values().filter_map(|id| self.records.get(id));
+        let (Some(only), None) = (open.next(), open.next()) else {
+            return false;
+        };
+        only.intent.flags.alone && only.key == key && only.array.covers(range)
+    }
+
+    /// When an open flush began.
+    pub(crate) fn flush_began(&self, intent: &Intent) -> Option<EventNo> {
+        self.flushes.get(&open_key(intent)).copied()
+    }
+
     /// Whether an intent on this cell has not ended.
     pub(crate) fn busy(&self, cell: &Cell) -> bool {
         cell.candidates

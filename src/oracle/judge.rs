@@ -115,6 +115,9 @@ impl Checker {
             }
         }
         self.count(Check::Stamp, judged);
+        if moment == Moment::Acknowledged {
+            self.fua_tail(no, record, array, member);
+        }
         if good > 0 {
             // Where the leg has a part of the write, what is missing makes it torn.
             for (_, kind) in wrong.iter_mut().filter(|one| one.1 == Wrongness::Absent) {
@@ -360,6 +363,8 @@ impl Checker {
             on_leg,
             at: no,
             instead,
+            known: None,
+            note: None,
             detail,
         });
     }
@@ -483,7 +488,7 @@ impl Checker {
 }
 
 /// Neighbouring sectors with the same tag, as ranges.
-fn runs<T: Copy + PartialEq>(sectors: &[(Sector, T)]) -> Vec<(SectorRange, T)> {
+pub(super) fn runs<T: Copy + PartialEq>(sectors: &[(Sector, T)]) -> Vec<(SectorRange, T)> {
     let mut out: Vec<(Sector, u64, T)> = Vec::new();
     for (sector, tag) in sectors {
         match out.last_mut() {

@@ -41,6 +41,7 @@ impl Checker {
         let in_flight = self.world.requests.in_flight(leg).count() as u64;
         let counts = &mut self.coverage.legs[leg.index()];
         counts.in_flight_max = counts.in_flight_max.max(in_flight);
+        self.promise_arrived(no, us, arrived);
     }
 
     pub(super) fn fetched(&mut self, no: EventNo, fetched: &Fetched) {
@@ -72,6 +73,7 @@ impl Checker {
             self.put_bytes(id.leg, range, payload);
         }
         self.look_at_fetch(id, range, &fetched.digests, &addresses);
+        self.promise_fetched(no, id, fetched.payload.as_deref());
     }
 
     /// Keeps payload outside the data area: there it can be metadata.
@@ -248,6 +250,7 @@ impl Checker {
             }
             Operation::GetId | Operation::Unsupported(_) => {}
         }
+        self.promise_ended(no, us, id, &open, Some(completed.status));
     }
 
     pub(super) fn abandoned(&mut self, no: EventNo, us: u64, abandoned: &Abandoned) {
@@ -265,6 +268,7 @@ impl Checker {
             }
             Operation::Read | Operation::Flush | Operation::GetId | Operation::Unsupported(_) => {}
         }
+        self.promise_ended(no, us, id, &open, None);
     }
 
     fn write_ended(
@@ -398,6 +402,8 @@ impl Checker {
                 on_leg,
                 at: no,
                 instead: None,
+                known: None,
+                note: None,
                 detail,
             });
         }
@@ -506,6 +512,7 @@ impl Checker {
             }
         }
         self.world.bytes[leg.index()].put(start, bytes);
+        self.promise_initial(leg, start, bytes);
         let before = self.active_legs();
         if self.world.md.observe(leg, &self.world.bytes[leg.index()]) {
             self.layout_changed(&before);

@@ -167,7 +167,7 @@ impl Checker {
     }
 }
 
-fn line(leg: &str, past: &Past) -> StoryLine {
+pub(super) fn line(leg: &str, past: &Past) -> StoryLine {
     let ranges: Vec<String> = past.ranges.iter().map(ToString::to_string).collect();
     let fetched = if past.fetched > EventNo(0) {
         format!(", fetched {}", past.fetched)

@@ -25,6 +25,8 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// The findings, in the order of the sequence.
     pub findings: Vec<Finding>,
+    /// Findings that a known deviation of stock kernels explains. They do not decide.
+    pub known: Vec<Finding>,
     /// Why it is inconclusive, or would be if there were no findings.
     pub reasons: Vec<String>,
     /// What the run exercised.
@@ -49,6 +51,16 @@ impl Verdict {
         if !self.findings.is_empty() {
             self.outcome = Outcome::Findings;
         }
+        self
+    }
+
+    /// The verdict when known deviations decide as if nobody knew them.
+    #[must_use]
+    pub fn without_known(mut self) -> Verdict {
+        self.findings.append(&mut self.known);
+        self.findings
+            .sort_by(|one, other| (one.first, &one.id).cmp(&(other.first, &other.id)));
+        self.decide();
         self
     }
 

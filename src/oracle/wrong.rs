@@ -48,6 +48,10 @@ pub(crate) struct Wrong {
     pub(crate) on_leg: SectorRange,
     pub(crate) at: EventNo,
     pub(crate) instead: Option<Instead>,
+    /// The known deviation that it is.
+    pub(crate) known: Option<&'static str>,
+    /// What the check has to say besides.
+    pub(crate) note: Option<String>,
     pub(crate) detail: Option<Box<Detail>>,
 }
 

@@ -24,6 +24,9 @@ pub struct Report {
     pub seed: u64,
     /// The findings, in the order of the sequence.
     pub findings: Vec<Finding>,
+    /// Findings that a known deviation of stock kernels explains.
+    #[serde(default)]
+    pub known: Vec<Finding>,
     /// Why it is inconclusive, or would be.
     pub reasons: Vec<String>,
     /// What was exercised and compared.
@@ -46,6 +49,7 @@ impl Report {
             run: header.run,
             seed: header.seed,
             findings: verdict.findings.clone(),
+            known: verdict.known.clone(),
             reasons: verdict.reasons.clone(),
             coverage: verdict.coverage.clone(),
             notes: verdict.notes.clone(),

@@ -66,6 +66,20 @@ pub fn render(header: &RunHeader, verdict: &Verdict, style: Style) -> String {
             line(&mut out, &summary(finding, style));
         }
     }
+    if !verdict.known.is_empty() {
+        out.push('\n');
+        line(
+            &mut out,
+            &style.bold("known of this kernel, not counted (--no-known counts it)"),
+        );
+        for finding in &verdict.known {
+            let id = finding.known.as_deref().unwrap_or("?");
+            line(&mut out, &format!("  {id}: {}", summary(finding, style)));
+            for note in finding.notes.iter().take(1) {
+                line(&mut out, &format!("    {note}"));
+            }
+        }
+    }
     if !verdict.reasons.is_empty() {
         out.push('\n');
         let title = if verdict.outcome == Outcome::Findings {

@@ -96,6 +96,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
             .collect(),
         expect: scenario.expect.clone(),
         strict: args.strict,
+        no_known: args.no_known,
         provenance: host.provenance(),
         again: again(args, seed),
     };
@@ -327,6 +328,9 @@ fn again(args: &RunArgs, seed: u64) -> String {
     );
     if args.strict {
         words.push("--strict".into());
+    }
+    if args.no_known {
+        words.push("--no-known".into());
     }
     words.join(" ")
 }

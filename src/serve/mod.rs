@@ -133,6 +133,7 @@ fn config(
             .unwrap_or_default(),
         expect,
         strict: args.strict,
+        no_known: args.no_known,
         provenance: serde_json::json!({ "legwatch": env!("CARGO_PKG_VERSION") }),
         again: String::new(),
     }

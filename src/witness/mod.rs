@@ -250,7 +250,7 @@ fn header(config: &WitnessConfig, device: &Device) -> RunHeader {
         record: config.record,
         expect: config.expect.clone(),
         reproduce: config.again.clone(),
-        options: serde_json::json!({ "strict": config.strict }),
+        options: serde_json::json!({ "strict": config.strict, "no_known": config.no_known }),
         provenance: config.provenance.clone(),
         ..RunHeader::new(config.run, config.seed, legs)
     }

@@ -33,6 +33,9 @@ pub struct WitnessConfig {
     pub expect: Expect,
     /// Whether suspect findings decide.
     pub strict: bool,
+    /// Whether known deviations of stock kernels decide.
+    #[serde(default)]
+    pub no_known: bool,
     /// What it runs on: kernel, QEMU, accelerator, versions.
     pub provenance: serde_json::Value,
     /// The command that runs it again.

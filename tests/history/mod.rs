@@ -25,6 +25,7 @@ use legwatch::stamp::Stamp;
 pub const RUN: u64 = 77;
 pub const LEG_SECTORS: u64 = 16_384;
 pub const ARRAY_SECTORS: u64 = 8192;
+pub const CHUNK_SECTORS: u64 = 64;
 /// Between two events of a history, so that evidence finds numbers of its own.
 const STRIDE: u64 = 100;
 
@@ -34,6 +35,19 @@ pub struct History {
     pub header: RunHeader,
     pub events: Vec<Event>,
     pub write_mostly: Option<u8>,
+    /// Whether there is a write-intent bitmap, and its bits.
+    pub bitmap: bool,
+    pub bits: u128,
+    /// Whether dirty marks and bits are written before data, as md does.
+    pub honest_md: bool,
+    /// Whether metadata writes are followed by a flush.
+    pub meta_flush: bool,
+    /// Whether md has called the array dirty.
+    pub dirty: bool,
+    /// A leg that md has failed, and one that it recovers.
+    pub failed: Option<u8>,
+    pub recovering: Option<u8>,
+    running: bool,
     numbers: [u64; 8],
     no: u64,
     ranges: BTreeMap<RequestId, SectorRange>,
@@ -122,6 +136,8 @@ impl History {
     pub fn new(legs: u8, write_mostly: Option<u8>) -> History {
         let mut history = History::bare(legs);
         history.write_mostly = write_mostly;
+        history.bitmap = write_mostly.is_some();
+        history.running = true;
         history.push(What::Boot { boot: 1 });
         history.superblocks(true);
         history.mark(Mark::Hello(Hello {
@@ -140,6 +156,19 @@ impl History {
         history
     }
 
+    /// As [`History::new`], with a bitmap.
+    pub fn with_bitmap(legs: u8, write_mostly: Option<u8>) -> History {
+        let mut history = History::new(legs, write_mostly);
+        history.bitmap = true;
+        history.superblocks(true);
+        history
+    }
+
+    /// Time passes.
+    pub fn wait_us(&mut self, us: u64) {
+        self.no += (us / 10).next_multiple_of(STRIDE);
+    }
+
     /// Without array and agent.
     pub fn bare(legs: u8) -> History {
         let heads = (0..legs)
@@ -155,6 +184,14 @@ impl History {
             header: RunHeader::new(RUN, 1, heads),
             events: Vec::new(),
             write_mostly: None,
+            bitmap: false,
+            bits: 0,
+            honest_md: true,
+            meta_flush: true,
+            dirty: false,
+            failed: None,
+            recovering: None,
+            running: false,
             numbers: [0; 8],
             no: 0,
             ranges: BTreeMap::new(),
@@ -216,6 +253,13 @@ impl History {
         count: u64,
         gpa: u64,
     ) -> RequestId {
+        if self.honest_md
+            && self.running
+            && matches!(operation, Operation::Write | Operation::Discard)
+            && start >= data_offset(leg)
+        {
+            self.before_data(start - data_offset(leg), count);
+        }
         self.numbers[usize::from(leg)] += 1;
         let request = RequestId {
             leg: LegId(leg),
@@ -256,7 +300,7 @@ impl History {
         self.fetch_with(request, contents, false)
     }
 
-    fn fetch_with(&mut self, request: RequestId, contents: &[Block], payload: bool) -> EventNo {
+    pub fn fetch_with(&mut self, request: RequestId, contents: &[Block], payload: bool) -> EventNo {
         let digests: Digests = contents
             .iter()
             .map(|block| crc32fast::hash(block))
@@ -324,21 +368,102 @@ impl History {
         self.end(load);
     }
 
-    /// md writes all superblocks, clean or dirty, and the bitmap's header.
-    pub fn superblocks(&mut self, clean: bool) {
-        self.md_events += 1;
-        let roles: Vec<u16> = (0..u16::from(self.legs())).collect();
-        for leg in 0..self.legs() {
-            self.superblock(leg, clean, &roles);
+    /// What md does before data goes out: the dirty mark, and the bits.
+    fn before_data(&mut self, sector: u64, count: u64) {
+        if !self.dirty {
+            self.superblocks(false);
+        }
+        let mut bits = self.bits;
+        for chunk in sector / CHUNK_SECTORS..(sector + count).div_ceil(CHUNK_SECTORS) {
+            bits |= 1 << chunk;
+        }
+        if self.bitmap && bits != self.bits {
+            self.set_bits(bits);
         }
     }
 
+    /// md writes the bitmap's page with these bits to all legs.
+    pub fn set_bits(&mut self, bits: u128) {
+        self.bits = bits;
+        for leg in 0..self.legs() {
+            if self.failed != Some(leg) {
+                self.bitmap_page(leg, bits);
+            }
+        }
+    }
+
+    pub fn bitmap_page(&mut self, leg: u8, bits: u128) {
+        let block = self.bitmap_block(bits);
+        self.metadata(leg, 16, &[block]);
+    }
+
+    pub fn bitmap_block(&self, bits: u128) -> Block {
+        let mut bitmap = [0u8; SECTOR_BYTES];
+        bitmap[0..4].copy_from_slice(b"bitm");
+        bitmap[4] = 4;
+        bitmap[8..24].copy_from_slice(&[7; 16]);
+        bitmap[24..32].copy_from_slice(&self.md_events.to_le_bytes());
+        bitmap[40..48].copy_from_slice(&ARRAY_SECTORS.to_le_bytes());
+        bitmap[52..56]
+            .copy_from_slice(&(u32::try_from(CHUNK_SECTORS).unwrap() * 512).to_le_bytes());
+        bitmap[56] = 5;
+        bitmap[60] = if self.write_mostly.is_some() { 255 } else { 0 };
+        bitmap[256..272].copy_from_slice(&bits.to_le_bytes());
+        bitmap
+    }
+
+    /// md writes all superblocks, clean or dirty, and the bitmap's header.
+    pub fn superblocks(&mut self, clean: bool) {
+        self.md_events += 1;
+        self.dirty = !clean;
+        let roles: Vec<u16> = (0..self.legs())
+            .map(|leg| {
+                if self.failed == Some(leg) {
+                    0xfffe
+                } else {
+                    u16::from(leg)
+                }
+            })
+            .collect();
+        for leg in 0..self.legs() {
+            if self.failed == Some(leg) {
+                continue;
+            }
+            if self.bitmap {
+                self.bitmap_page(leg, self.bits);
+            }
+            let recovered = (self.recovering == Some(leg)).then_some(0);
+            self.superblock_with(leg, clean, &roles, 0, recovered);
+        }
+    }
+
+    /// md goes back to the clean state before.
+    pub fn superblocks_back(&mut self) {
+        self.md_events -= 2;
+        self.superblocks(true);
+    }
+
     pub fn superblock(&mut self, leg: u8, clean: bool, roles: &[u16]) {
+        self.superblock_with(leg, clean, roles, 0, None);
+    }
+
+    /// With another creation time, and while a leg is being recovered.
+    pub fn superblock_with(
+        &mut self,
+        leg: u8,
+        clean: bool,
+        roles: &[u16],
+        ctime: u8,
+        recovered: Option<u64>,
+    ) {
         let mut raw = vec![0u8; 4096];
         let mut put = |at: usize, bytes: &[u8]| raw[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &0xa92b_4efcu32.to_le_bytes());
         put(4, &1u32.to_le_bytes());
-        put(8, &u32::from(self.write_mostly.is_some()).to_le_bytes());
+        let features = u32::from(self.bitmap) | if recovered.is_some() { 2 } else { 0 };
+        put(8, &features.to_le_bytes());
+        put(64, &[ctime]);
+        put(152, &recovered.unwrap_or(0).to_le_bytes());
         put(16, &[7; 16]);
         put(72, &1u32.to_le_bytes());
         put(80, &ARRAY_SECTORS.to_le_bytes());
@@ -357,29 +482,23 @@ impl History {
         }
         let sum = checksum_1(&raw, max);
         raw[216..220].copy_from_slice(&sum.to_le_bytes());
-        if self.write_mostly.is_some() {
-            let mut bitmap = [0u8; SECTOR_BYTES];
-            bitmap[0..4].copy_from_slice(b"bitm");
-            bitmap[4] = 4;
-            bitmap[8..24].copy_from_slice(&[7; 16]);
-            bitmap[60] = 255;
-            self.metadata(leg, 16, &[bitmap]);
-        }
-        let blocks: Vec<Block> = raw
-            .chunks_exact(SECTOR_BYTES)
-            .map(|block| block.try_into().unwrap())
-            .collect();
-        self.metadata(leg, 8, &blocks);
+        // The kernel writes as much as the role table needs.
+        let block: Block = raw[..SECTOR_BYTES].try_into().unwrap();
+        self.metadata(leg, 8, &[block]);
     }
 
     pub fn bump(&mut self) {
         self.md_events += 1;
     }
 
-    fn metadata(&mut self, leg: u8, at: u64, blocks: &[Block]) {
+    pub fn metadata(&mut self, leg: u8, at: u64, blocks: &[Block]) {
+        self.flush(leg);
         let request = self.arrive_at(leg, Operation::Write, at, blocks.len() as u64);
         self.fetch_with(request, blocks, true);
         self.complete(request);
+        if self.meta_flush {
+            self.flush(leg);
+        }
     }
 
     pub fn flush(&mut self, leg: u8) {
@@ -409,6 +528,16 @@ impl History {
             },
         });
         self.push(What::Boot { boot });
+    }
+
+    pub fn cut(&mut self) {
+        self.push(What::GuestEnded {
+            boot: 1,
+            how: GuestEnd::Killed {
+                why: "a cut".into(),
+            },
+        });
+        self.push(What::End);
     }
 
     pub fn power_off(&mut self) {

@@ -1,0 +1,199 @@
+//! `bit-first`: a chunk's bit is sent to every active leg before, or with, the data.
+//!
+//! Covers: at the arrival of a normal WRITE or DISCARD: the bit of each chunk it touches is set in what every active leg was sent, or a page with it is sent
+//! within twice the longest metadata write seen, and 2 s (`md-bitmap.c:md_bitmap_startwrite`, `md_bitmap_unplug`). *Strict*, where the agent says that its
+//! request is the only one in the guest: the bit is set in each active leg's copy as completed, and flushed, before the data arrives.
+//!
+//! Does not cover: the order of the two under concurrency: stock kernels let a second writer pass while the page is in flight (K1). Legs that are being recovered,
+//! stale bitmaps. A sweep of md's daemon within the time hides a page that was never meant to be sent (`daemon_sleep` is 5 s).
+
+use crate::block::{LegId, RequestId, Sector, SectorRange};
+use crate::event::EventNo;
+use crate::finding::{Check, Wrongness};
+use crate::md::{Array, ArrayKey};
+use crate::oracle::checker::Checker;
+
+/// Added to twice the longest metadata write.
+const GRACE_US: u64 = 2_000_000;
+/// Bits that are waited for at most.
+const LATE_MAX: usize = 10_000;
+
+/// A bit that a leg must be sent soon.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Late {
+    pub(super) leg: LegId,
+    pub(super) chunk: u64,
+    key: ArrayKey,
+    since: EventNo,
+    array: SectorRange,
+    deadline_us: u64,
+}
+
+impl Checker {
+    pub(super) fn bit_first(
+        &mut self,
+        no: EventNo,
+        us: u64,
+        id: RequestId,
+        array: &Array,
+        on_array: SectorRange,
+    ) {
+        let alone = self.book.alone(array.key, on_array);
+        for member in array.active() {
+            let wire = self.promises.leg(member.leg);
+            let (Some(sent), Some(held)) = (wire.sent_bitmap(), wire.bitmap()) else {
+                continue;
+            };
+            let durable = self.world.shadow(member.leg).durable_before();
+            let mut strict: Option<u64> = None;
+            let mut late: Option<u64> = None;
+            for chunk in sent.chunks(on_array) {
+                let flushed = !wire.caches()
+                    || wire.flush_failed > EventNo(0)
+                    || wire.set_at.get(&chunk).is_none_or(|set| *set < durable);
+                if alone && !(held.is_set(chunk) && flushed) {
+                    strict = strict.or(Some(chunk));
+                } else if !sent.is_set(chunk) {
+                    late = late.or(Some(chunk));
+                }
+            }
+            let deadline_us = us
+                .saturating_add(wire.slowest_us.saturating_mul(2))
+                .saturating_add(GRACE_US);
+            let place = held.area();
+            self.count(Check::BitFirst, 1);
+            if let Some(chunk) = strict {
+                let note = format!(
+                    "request {} of leg {}, the only one in the guest, arrived before the bit of chunk {chunk} was durable on leg {}",
+                    id.number,
+                    self.world.header.leg_name(id.leg),
+                    self.world.header.leg_name(member.leg)
+                );
+                self.break_promise(
+                    no,
+                    Check::BitFirst,
+                    Wrongness::Early,
+                    member.leg,
+                    array.key,
+                    on_array,
+                    place,
+                    note,
+                );
+            }
+            if let Some(chunk) = late
+                && self.promises.late_bits.len() < LATE_MAX
+                && !self
+                    .promises
+                    .late_bits
+                    .iter()
+                    .any(|late| (late.leg, late.chunk) == (member.leg, chunk))
+            {
+                self.promises.late_bits.push(Late {
+                    leg: member.leg,
+                    chunk,
+                    key: array.key,
+                    since: no,
+                    array: on_array,
+                    deadline_us,
+                });
+            }
+        }
+    }
+
+    /// Bits whose time is over.
+    pub(super) fn bits_overdue(&mut self, no: EventNo, us: u64) {
+        if self
+            .promises
+            .late_bits
+            .iter()
+            .all(|late| late.deadline_us >= us)
+        {
+            return;
+        }
+        let all = std::mem::take(&mut self.promises.late_bits);
+        for mut late in all {
+            if late.deadline_us >= us {
+                self.promises.late_bits.push(late);
+                continue;
+            }
+            let active = self
+                .world
+                .md
+                .array(late.key)
+                .and_then(|array| array.member(late.leg))
+                .is_some_and(|member| member.active);
+            let wire = self.promises.leg(late.leg);
+            let Some(area) = wire
+                .sent_bitmap()
+                .map(|copy| copy.area())
+                .filter(|_| active)
+            else {
+                continue;
+            };
+            let under_way = self.world.requests.in_flight(late.leg).any(|(_, open)| {
+                open.ranges
+                    .iter()
+                    .any(|range| range.intersection(area).is_some())
+            });
+            if under_way {
+                late.deadline_us = us.saturating_add(GRACE_US);
+                self.promises.late_bits.push(late);
+                continue;
+            }
+            let note = format!(
+                "data for chunk {} arrived with {}; leg {} was never sent its bit",
+                late.chunk,
+                late.since,
+                self.world.header.leg_name(late.leg)
+            );
+            self.break_promise(
+                no,
+                Check::BitFirst,
+                Wrongness::Absent,
+                late.leg,
+                late.key,
+                late.array,
+                area,
+                note,
+            );
+        }
+    }
+
+    /// A metadata write was fetched: takes the bits that it brings, and judges those that it clears.
+    pub(super) fn bits_fetched(
+        &mut self,
+        no: EventNo,
+        id: RequestId,
+        range: SectorRange,
+        payload: &[u8],
+    ) {
+        let Some(sent) = &mut self.promises.legs[id.leg.index()].sent else {
+            return;
+        };
+        if sent.area().intersection(range).is_none() {
+            return;
+        }
+        let changes = sent.apply(range.start(), payload);
+        let copy = sent.clone();
+        self.promises
+            .late_bits
+            .retain(|late| late.leg != id.leg || !copy.is_set(late.chunk));
+        let Some((array, member)) = self
+            .promised(id.leg)
+            .map(|(array, member)| (array.clone(), member.clone()))
+        else {
+            return;
+        };
+        if !member.active || self.promises.leg(id.leg).sent_bitmap().is_none() {
+            return;
+        }
+        for (chunk, _) in changes.into_iter().filter(|(_, set)| !set) {
+            let sectors = copy
+                .sectors(chunk)
+                .intersection(SectorRange::new(Sector(0), array.sectors).unwrap_or_default());
+            if let Some(sectors) = sectors {
+                self.bit_clear_eq(no, id, &array, chunk, sectors);
+            }
+        }
+    }
+}

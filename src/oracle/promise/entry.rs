@@ -1,0 +1,194 @@
+//! How a broken promise becomes an entry, with its story; and where legs differ without an excuse.
+
+use super::{Difference, ENTRIES_MAX};
+use crate::block::{LegId, SectorRange};
+use crate::event::EventNo;
+use crate::finding::{Check, Confidence, StoryLine, Wrongness};
+use crate::md::{Array, ArrayKey};
+use crate::oracle::checker::Checker;
+use crate::oracle::clean_eq::{self, Compared};
+use crate::oracle::excuse::Excuse;
+use crate::oracle::intents::Accept;
+use crate::oracle::known::{self, Standing, When};
+use crate::oracle::world::{bit, leg_range, leg_sector};
+use crate::oracle::wrong::{Detail, Wrong};
+use crate::shadow::RangeSet;
+
+impl Checker {
+    /// The sectors of a set in which active legs differ without an excuse. What is in flight is looked at again.
+    pub(super) fn differences(&mut self, array: &Array, parts: &RangeSet) -> Vec<Difference> {
+        let mut found = Vec::new();
+        for sector in parts.ranges().flat_map(SectorRange::sectors) {
+            match clean_eq::compare(&self.world, &self.book, array, sector) {
+                Compared::Equal => {}
+                Compared::Excused(Excuse::InFlight) => {
+                    if let Some(one) = SectorRange::new(sector, 1) {
+                        let unproven = self.promises.unproven.entry(array.key).or_default();
+                        unproven.insert(one);
+                    }
+                }
+                Compared::Excused(_) => {}
+                Compared::Different(_, kind, _, leg) => found.push((sector, (leg.0, kind))),
+                Compared::Judged => {
+                    let wrong = array.active().find(|member| {
+                        let content = leg_sector(member, sector)
+                            .map(|at| self.world.shadow(member.leg).current(at));
+                        self.book.cell(array.key, sector).is_some_and(|cell| {
+                            cell.judged & bit(member.leg) == 0
+                                && content.is_some_and(|version| {
+                                    self.book.accepts(cell, sector, version.digest) == Accept::No
+                                })
+                        })
+                    });
+                    found.extend(wrong.map(|member| (sector, (member.leg.0, Wrongness::Absent))));
+                }
+            }
+        }
+        crate::oracle::judge::runs(&found)
+    }
+
+    /// An entry for each difference.
+    pub(super) fn break_where(
+        &mut self,
+        no: EventNo,
+        check: Check,
+        array: &Array,
+        found: Vec<Difference>,
+        note: &str,
+    ) {
+        for (run, (leg, kind)) in found {
+            let leg = LegId(leg);
+            if let Some(member) = array.member(leg) {
+                let on_leg = leg_range(member, run);
+                self.break_promise(
+                    no,
+                    check,
+                    kind,
+                    leg,
+                    array.key,
+                    run,
+                    on_leg,
+                    note.to_owned(),
+                );
+            }
+        }
+    }
+
+    /// Puts an entry that is about metadata, or about sectors without a known write.
+    #[expect(clippy::too_many_arguments, reason = "they are the entry's fields")]
+    pub(super) fn break_promise(
+        &mut self,
+        no: EventNo,
+        check: Check,
+        kind: Wrongness,
+        leg: LegId,
+        key: ArrayKey,
+        array: SectorRange,
+        on_leg: SectorRange,
+        note: String,
+    ) {
+        self.break_promise_when(no, check, kind, None, leg, key, array, on_leg, note);
+    }
+
+    /// What the guest runs, as `uname -r` has it; Debian tells the patch level in the version alone.
+    fn release(&self) -> Option<&str> {
+        let fact = |name: &str| self.coverage.facts.get(name).map(String::as_str);
+        let debian = fact("kernel.version")
+            .and_then(|version| version.rsplit_once(" Debian "))
+            .map(|(_, package)| package)
+            .filter(|package| package.starts_with(|first: char| first.is_ascii_digit()));
+        debian.or_else(|| fact("kernel.release"))
+    }
+
+    /// The same, under a condition in which stock kernels are known to break the promise.
+    #[expect(clippy::too_many_arguments, reason = "they are the entry's fields")]
+    pub(super) fn break_promise_when(
+        &mut self,
+        no: EventNo,
+        check: Check,
+        kind: Wrongness,
+        when: Option<When>,
+        leg: LegId,
+        key: ArrayKey,
+        array: SectorRange,
+        on_leg: SectorRange,
+        mut note: String,
+    ) {
+        let standing = when.map_or(Standing::No, |when| {
+            known::standing(check, when, self.release())
+        });
+        let (known, confidence) = match standing {
+            Standing::Known(id) => (Some(id), Confidence::Proven),
+            Standing::Perhaps(id) => {
+                note = format!("{note}; it may be {id}, which nobody has shown for this kernel");
+                (None, Confidence::Suspect)
+            }
+            Standing::No => (None, Confidence::Proven),
+        };
+        let entries = self.promises.entries.entry(check).or_default();
+        *entries += 1;
+        if *entries > ENTRIES_MAX {
+            self.wrongs.uncounted += 1;
+            return;
+        }
+        let detail = if self.wrongs.wants_detail(check, kind, leg) {
+            let mut story = Vec::new();
+            let legs = self.world.md.array(key).map_or_else(Vec::new, |array| {
+                array.members.iter().map(|m| (m.leg, m.data)).collect()
+            });
+            for (other, data) in legs {
+                let place = if array.is_empty() {
+                    on_leg
+                } else {
+                    let at = data.start().checked_add(array.start().0);
+                    at.and_then(|at| SectorRange::new(at, array.count()))
+                        .unwrap_or_default()
+                };
+                for place in [place, self.promises.leg(other).superblock_place()] {
+                    self.tell(other, place, &mut story);
+                }
+            }
+            story.sort();
+            story.dedup();
+            Some(Box::new(Detail {
+                sector: array.start(),
+                expected: None,
+                legs: Vec::new(),
+                story,
+            }))
+        } else {
+            None
+        };
+        self.wrongs.put(Wrong {
+            check,
+            kind,
+            confidence,
+            leg,
+            key,
+            write: None,
+            array,
+            on_leg,
+            at: no,
+            instead: None,
+            known,
+            note: Some(note),
+            detail,
+        });
+    }
+
+    fn tell(&self, leg: LegId, place: SectorRange, story: &mut Vec<StoryLine>) {
+        let from = EventNo(self.last.0.saturating_sub(4096));
+        let (requests, _) = self
+            .world
+            .requests
+            .touching(leg, place, from, self.last, usize::MAX);
+        let name = self.world.header.leg_name(leg);
+        let skip = requests.len().saturating_sub(6);
+        story.extend(
+            requests
+                .iter()
+                .skip(skip)
+                .map(|past| crate::oracle::story::line(name, past)),
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! `flush-all`: a flush of the array reaches every leg before it is acknowledged.
+//!
+//! Covers: between the begin and the end mark of a flush on the array's own device (fsync of the raw device): on each leg with a role, write-mostly and
+//! recovering ones included, a FLUSH arrived and ended (`md.c:md_flush_request`, `submit_flushes`). It need not have succeeded: stock md does not
+//! look (K5). A leg that md has failed and not yet recorded gets none, so it is told when the leg is next sent a write, or at the end.
+//!
+//! Does not cover: legs without a write cache, or on which no FLUSH was ever seen; legs that are faulty or suspect; flushes of files (they may need none),
+//! of targets that are not the array.
+
+use super::doubt::Missed;
+use crate::block::LegId;
+use crate::event::EventNo;
+use crate::finding::Check;
+use crate::mark::{Intent, Mapping};
+use crate::oracle::checker::Checker;
+
+impl Checker {
+    pub(crate) fn flush_all(&mut self, no: EventNo, intent: &Intent, begin: EventNo) {
+        let whole = self
+            .guest
+            .targets
+            .get(&intent.target)
+            .filter(|target| target.mapping == Mapping::Identity)
+            .map(|target| target.sectors);
+        let mut arrays = self
+            .world
+            .md
+            .arrays()
+            .iter()
+            .filter(|array| Some(array.sectors) == whole);
+        let (Some(array), None) = (arrays.next().cloned(), arrays.next()) else {
+            return;
+        };
+        if array.refused.is_some() || array.declared {
+            return;
+        }
+        let legs: Vec<LegId> = array
+            .members
+            .iter()
+            .filter(|member| member.slot.is_some())
+            .map(|member| member.leg)
+            .collect();
+        for leg in legs {
+            let wire = self.promises.leg(leg);
+            if !wire.caches() || !wire.errors.is_empty() {
+                continue;
+            }
+            let flushed = wire.flushed;
+            self.count(Check::FlushAll, 1);
+            if flushed < begin {
+                let note = format!(
+                    "the flush began with {begin} and was acknowledged before {no}; leg {} ended no FLUSH that arrived in between",
+                    self.world.header.leg_name(leg)
+                );
+                self.promises.doubts.missed.push(Missed {
+                    at: no,
+                    leg,
+                    key: array.key,
+                    note,
+                });
+            }
+        }
+    }
+}

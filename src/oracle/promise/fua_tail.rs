@@ -1,0 +1,74 @@
+//! `fua-tail`: a durable write is durable on every leg when it is acknowledged.
+//!
+//! Covers: at the end mark of an O_DIRECT and O_DSYNC write: on each active leg that may not be behind, a FLUSH arrived after the completion of the WRITE
+//! that brought the content, and completed. virtio-blk has no FUA, so the block layer sends a FLUSH after it (`raid1.c:raid1_write_request`
+//! passes the flag on, `block/blk-flush.c`).
+//!
+//! Does not cover: legs without a write cache, or on which no FLUSH was ever seen; writes that a leg answered with an error (retries carry no FUA); contents that
+//! were written over since.
+
+use crate::event::EventNo;
+use crate::finding::{Check, Wrongness};
+use crate::md::{Array, Member};
+use crate::oracle::checker::Checker;
+use crate::oracle::intents::Record;
+use crate::oracle::world::{leg_range, leg_sector};
+use crate::shadow::State;
+
+impl Checker {
+    pub(crate) fn fua_tail(
+        &mut self,
+        no: EventNo,
+        record: &Record,
+        array: &Array,
+        member: &Member,
+    ) {
+        let wire = self.promises.leg(member.leg);
+        let flags = record.intent.flags;
+        if !flags.dsync || flags.buffered || !wire.caches() || array.declared {
+            return;
+        }
+        let on_leg = leg_range(member, record.array);
+        let failed = wire
+            .errors
+            .ranges()
+            .any(|bad| bad.intersection(on_leg).is_some());
+        if failed || wire.flush_failed > record.begin {
+            return;
+        }
+        let shadow = self.world.shadow(member.leg);
+        let durable = shadow.durable_before();
+        let mut late = None;
+        for sector in record.array.sectors() {
+            let Some(at) = leg_sector(member, sector) else {
+                continue;
+            };
+            let brought = shadow.versions(at).find(|version| {
+                version.digest == record.digest(sector) && version.no > record.begin
+            });
+            if let Some(version) = brought
+                && version.state == State::Acknowledged
+                && version.ended >= durable
+            {
+                late = late.or(Some(version.ended));
+            }
+        }
+        self.count(Check::FuaTail, 1);
+        if let Some(ended) = late {
+            let note = format!(
+                "writer {} #{} was to be durable; its WRITE ended with {ended}, and no FLUSH followed before the acknowledgement",
+                record.intent.writer, record.intent.sequence
+            );
+            self.break_promise(
+                no,
+                Check::FuaTail,
+                Wrongness::Early,
+                member.leg,
+                array.key,
+                record.array,
+                on_leg,
+                note,
+            );
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `rec-eq`: a leg that md calls recovered holds what the others hold.
+//!
+//! Covers: when a leg's own superblock drops its recovery offset and keeps a role: the leg equals the active legs wherever the array was written in this
+//! run (`raid1.c:raid1_spare_active`, `md.c:md_do_sync`). Differences are told when the array is next at rest and the leg still never had the
+//! content that it lacked then: the guest may have held its half of a write back.
+//!
+//! Does not cover: the recovered part of a leg that still has an offset (REC-CKPT), sectors in flight, what a numbered excuse explains, sectors never
+//! written in this run. `stamp` says the same of stamped sectors at the next point of rest.
+
+use super::doubt::Lacks;
+use crate::block::LegId;
+use crate::event::EventNo;
+use crate::finding::Check;
+use crate::oracle::checker::Checker;
+use crate::oracle::world::leg_sector;
+
+impl Checker {
+    pub(super) fn rec_eq(&mut self, no: EventNo, leg: LegId) {
+        let Some(array) = self.promised(leg).map(|(array, _)| array.clone()) else {
+            return;
+        };
+        if !array.member(leg).is_some_and(|member| member.active) || array.active().count() < 2 {
+            return;
+        }
+        self.count(Check::RecEq, 1);
+        let ever = self.promises.ever.get(&array.key).cloned();
+        for (run, (other, kind)) in self.differences(&array, &ever.unwrap_or_default()) {
+            if other != leg.0 {
+                continue;
+            }
+            for sector in run.sectors() {
+                let digest = array
+                    .active()
+                    .find(|member| member.leg != leg)
+                    .and_then(|member| {
+                        let at = leg_sector(member, sector)?;
+                        self.world.shadow(member.leg).current(at).digest
+                    });
+                self.promises.doubts.lack(Lacks {
+                    at: no,
+                    leg,
+                    key: array.key,
+                    sector,
+                    kind,
+                    digest,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `resync-eq`: legs that differed after a cut agree when md says that the resync is over.
+//!
+//! Covers: after a boot that left the array dirty: when all active legs have completed a superblock that is fully clean in a later boot, they are equal
+//! wherever the array was written in this run (`md.c:md_do_sync`, `raid1.c:raid1_sync_request`).
+//!
+//! Does not cover: checkpoints on the way (RESYNC-CKPT), a checkpoint that a program set, what a numbered excuse explains, sectors never written in
+//! this run. `stamp` says the same of stamped sectors at the next point of rest.
+
+use crate::block::LegId;
+use crate::event::EventNo;
+use crate::finding::Check;
+use crate::md::IN_SYNC;
+use crate::oracle::checker::Checker;
+
+impl Checker {
+    pub(super) fn resync_eq(&mut self, no: EventNo, leg: LegId) {
+        let Some(array) = self.promised(leg).map(|(array, _)| array.clone()) else {
+            return;
+        };
+        let clean = array.active().all(|member| {
+            let wire = self.promises.leg(member.leg);
+            wire.kernel > self.guest.boot_began
+                && wire
+                    .superblock
+                    .as_ref()
+                    .is_some_and(|superblock| superblock.resync_offset == IN_SYNC)
+        });
+        if !clean || array.active().count() < 2 || !self.promises.resync_due.remove(&array.key) {
+            return;
+        }
+        self.count(Check::ResyncEq, 1);
+        let ever = self.promises.ever.get(&array.key).cloned();
+        let found = self.differences(&array, &ever.unwrap_or_default());
+        for (run, _) in &found {
+            // Said once is enough.
+            if let Some(touched) = self.touched.get_mut(&array.key) {
+                touched.remove(*run);
+            }
+        }
+        let note = "the boot before left the array dirty; now md calls it clean";
+        self.break_where(no, Check::ResyncEq, &array, found, note);
+    }
+}
