@@ -86,9 +86,12 @@ fn qemu(serve: &Running, init: &Path) -> Command {
     };
     let initramfs = initramfs::build(&kernel, &contents, &cache).unwrap();
     let mut command = Command::new(Qemu::find().unwrap().path);
-    let printed = serve.said().iter();
-    for line in printed.filter_map(|line| line.strip_prefix("  ")?.strip_suffix(" \\")) {
-        command.args(line.split(' '));
+    for line in serve.said() {
+        if let Some(line) = line.strip_prefix("  ")
+            && line.starts_with('-')
+        {
+            command.args(line.trim_end_matches(" \\").split(' '));
+        }
     }
     command
         .args([
