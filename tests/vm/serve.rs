@@ -3,16 +3,16 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use legwatch::cache::Cache;
 use legwatch::initramfs::{self, Contents};
 use legwatch::kernel;
-use legwatch::qemu::Qemu;
+use legwatch::qemu;
 use legwatch::scenario::Scenario;
 use rustix::process::Signal;
 
-use super::harness::{Ran, Running, array};
+use super::harness::{RUN, Ran, Running, array, until};
 
 const KERNEL: &str = "pinned:6.12";
 /// What a guest has that knows nothing of legwatch: it makes an array, writes, and powers off.
@@ -61,11 +61,29 @@ fn serve(plan: Option<&Path>) -> Running {
     serve
 }
 
+/// A QEMU of the test's own, which does not outlive it.
+struct Qemu(Child);
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
 /// Runs QEMU with the arguments that serve printed, until the guest powers off.
 fn guest(serve: &Running, init: &Path) {
-    let output = qemu(serve, init).output().unwrap();
-    let console = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{}\n{console}", output.status);
+    let path = serve.dir().join("console");
+    let file = std::fs::File::create(&path).unwrap();
+    let mut qemu = Qemu(qemu(serve, init).stdout(file).spawn().unwrap());
+    let mut status = None;
+    until("the guest's power-off", RUN, || {
+        status = qemu.0.try_wait().unwrap();
+        status.is_some()
+    });
+    let console = std::fs::read(&path).unwrap();
+    let console = String::from_utf8_lossy(&console);
+    assert!(status.unwrap().success(), "{status:?}\n{console}");
     // Shown when the test fails.
     for line in console.lines().filter(|line| !line.starts_with('[')) {
         eprintln!("    {line}");
@@ -85,10 +103,13 @@ fn qemu(serve: &Running, init: &Path) -> Command {
         ..Contents::default()
     };
     let initramfs = initramfs::build(&kernel, &contents, &cache).unwrap();
-    let mut command = Command::new(Qemu::find().unwrap().path);
-    let printed = serve.said().iter();
-    for line in printed.filter_map(|line| line.strip_prefix("  ")?.strip_suffix(" \\")) {
-        command.args(line.split(' '));
+    let mut command = Command::new(qemu::Qemu::find().unwrap().path);
+    for line in serve.said() {
+        if let Some(line) = line.strip_prefix("  ")
+            && line.starts_with('-')
+        {
+            command.args(line.trim_end_matches(" \\").split(' '));
+        }
     }
     command
         .args([
@@ -212,8 +233,8 @@ fn an_end_under_a_guest_that_writes_alarms_nobody() {
     let mut serve = serve(None);
     let spoil = "while echo BUSY; do /bin/busybox dd if=/dev/urandom of=/dev/md0 bs=64k count=8 conv=fsync; done";
     let init = init(&serve, "", spoil);
-    let mut qemu = qemu(&serve, &init).spawn().unwrap();
-    let mut console = BufReader::new(qemu.stdout.take().unwrap()).lines();
+    let mut qemu = Qemu(qemu(&serve, &init).spawn().unwrap());
+    let mut console = BufReader::new(qemu.0.stdout.take().unwrap()).lines();
     let busy = console
         .by_ref()
         .map_while(Result::ok)
@@ -221,8 +242,7 @@ fn an_end_under_a_guest_that_writes_alarms_nobody() {
     assert_eq!(busy.take(3).count(), 3, "the guest ended");
     serve.signal(Signal::INT);
     serve.exit();
-    qemu.kill().unwrap();
-    qemu.wait().unwrap();
+    drop(qemu);
     let ran = serve.end();
     ran.ended_with(125).check_agrees();
     assert_eq!(
