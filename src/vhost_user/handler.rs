@@ -262,6 +262,8 @@ impl VhostUserBackendReqHandlerMut for Handler {
 
     fn reset_device(&mut self) -> Result<()> {
         self.stop_all();
+        // The driver has forgotten its requests; the notes are of rings that are no more.
+        self.inflight = None;
         self.features = 0;
         self.set_writeback(true);
         self.record(FrontendChange::Reset);
