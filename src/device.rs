@@ -10,12 +10,13 @@ use crate::block::{LEGS_MAX, LegId, RequestId, SECTOR_BYTES, Sector, SectorRange
 use crate::config::{LegConfig, MediumConfig, Record};
 use crate::event::What;
 use crate::leg::{
-    Bell, Commander, Control, ControlShared, Disk, Lane, LegShared, LegStats, Rest, Role, Worker,
+    Bell, Command, Commander, Control, ControlShared, Disk, Lane, LegShared, LegStats, Rest, Role,
+    Worker,
 };
 use crate::mark::SERIAL;
 use crate::medium::{Medium, MediumError, MediumView};
 use crate::sequence::Sequence;
-use crate::vhost_user::{Backend, Listener, ListenerError, Socket, SocketError};
+use crate::vhost_user::{Backend, Listener, ListenerError, Socket, SocketError, config_changed};
 use crate::virtio::Limits;
 
 /// What is read of a file leg at the start when nothing is known of where its data is: so much at its beginning and at its end.
@@ -111,6 +112,8 @@ struct Leg {
     shared: Arc<LegShared>,
     view: MediumView,
     file: bool,
+    /// There once the leg's worker is.
+    commander: Option<Commander>,
 }
 
 struct Running {
@@ -150,6 +153,7 @@ impl Device {
                 shared: Arc::clone(&shared),
                 view: medium.view(),
                 file: matches!(config.medium, MediumConfig::File { .. }),
+                commander: None,
             });
             let disk = Disk::new(shared, config, medium, options.record, options.digest_again);
             disks.push(disk.map_err(failed)?);
@@ -193,6 +197,7 @@ impl Device {
                 let limits = disk.limits();
                 let shared = Arc::clone(&built[at].shared);
                 let commander = worker.add(Lane::new(shared.id(), Role::Disk(Box::new(disk))));
+                built[at].commander = Some(commander.clone());
                 backends[at] = Some(Backend {
                     leg: shared.id(),
                     queues: legs[at].queues,
@@ -263,6 +268,23 @@ impl Device {
         if let Some(leg) = self.legs.get(leg.index()) {
             leg.shared.set_data_area(data);
         }
+    }
+
+    /// Makes a leg larger and tells its frontend, which reads the size again (the guest's block layer then announces it). Whether a frontend
+    /// was told: one without a channel for that sees the size when it connects again.
+    ///
+    /// # Errors
+    /// The medium's own; `InvalidInput` for less than before, or no multiple of its block size; `NotFound` for no such leg.
+    pub fn resize(&self, leg: LegId, sectors: u64) -> io::Result<bool> {
+        let leg = self.legs.get(leg.index()).ok_or(io::ErrorKind::NotFound)?;
+        leg.commander
+            .as_ref()
+            .and_then(|worker| worker.ask(|reply| Command::Grow(sectors, reply)))
+            .ok_or(io::ErrorKind::BrokenPipe)??;
+        let channel = leg.shared.channel();
+        Ok(channel
+            .as_ref()
+            .is_some_and(|channel| config_changed(channel).is_ok()))
     }
 
     /// Requests that have arrived and not ended, over all legs.

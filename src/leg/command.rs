@@ -86,6 +86,8 @@ pub enum Command {
     StopAll(Ending, Sender<()>),
     /// Find all rings again in new memory; those that are not there are stopped.
     Remap(Arc<Memory>, Sender<()>),
+    /// The leg grows to so many sectors.
+    Grow(u64, Sender<std::io::Result<()>>),
     /// Go on with a queue, or take no more from it.
     Enable(u16, bool, Sender<()>),
     /// A queue is woken in another way.

@@ -133,6 +133,7 @@ impl Disk {
             discard: config.discard && !config.read_only,
             write_zeroes: config.write_zeroes && !config.read_only,
         };
+        shared.set_sectors(limits.sectors);
         Ok(Disk {
             shared,
             medium,
@@ -150,6 +151,17 @@ impl Disk {
     /// What requests are checked against.
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Grows to `sectors`, for requests that come from now on.
+    pub(super) fn grow(&mut self, sectors: u64) -> std::io::Result<()> {
+        if !sectors.is_multiple_of(self.limits.block_sectors) {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        }
+        self.medium.grow(sectors)?;
+        self.limits.sectors = sectors;
+        self.shared.set_sectors(sectors);
+        Ok(())
     }
 
     fn id(&self, number: u64) -> RequestId {

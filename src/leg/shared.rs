@@ -1,8 +1,9 @@
 //! What others may know of a leg while its worker runs.
 
 use std::collections::BTreeSet;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::command::Bell;
 use super::lock;
@@ -23,6 +24,9 @@ pub struct LegShared {
     data_version: AtomicU64,
     write_through: AtomicBool,
     writeback: AtomicBool,
+    sectors: AtomicU64,
+    /// Where the frontend is told that the config space has changed.
+    channel: Mutex<Option<UnixStream>>,
     counts: Counts,
 }
 
@@ -82,8 +86,29 @@ impl LegShared {
             data_version: AtomicU64::new(1),
             write_through: AtomicBool::new(false),
             writeback: AtomicBool::new(true),
+            sectors: AtomicU64::new(0),
+            channel: Mutex::default(),
             counts: Counts::default(),
         }
+    }
+
+    /// The leg's size, which can grow.
+    pub fn sectors(&self) -> u64 {
+        self.sectors.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_sectors(&self, sectors: u64) {
+        self.sectors.store(sectors, Ordering::Release);
+    }
+
+    /// Sets or forgets the connection's way back to its frontend.
+    pub fn set_channel(&self, channel: Option<UnixStream>) {
+        *lock(&self.channel) = channel;
+    }
+
+    /// The connection's way back to its frontend, if it has given us one.
+    pub fn channel(&self) -> MutexGuard<'_, Option<UnixStream>> {
+        lock(&self.channel)
     }
 
     /// Which leg.

@@ -454,6 +454,13 @@ impl Worker {
                     lane.remap(&memory, &mut self.tap);
                     let _asker_gone = reply.send(());
                 }
+                Command::Grow(sectors, reply) => {
+                    let done = match &mut lane.role {
+                        Role::Disk(disk) => disk.grow(sectors),
+                        Role::Control(_) => Err(std::io::ErrorKind::Unsupported.into()),
+                    };
+                    let _asker_gone = reply.send(done);
+                }
                 Command::Enable(queue, enabled, reply) => {
                     if let Some(queue) = lane.queues.iter_mut().find(|q| q.index == queue) {
                         queue.enabled = enabled;

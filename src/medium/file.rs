@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::MediumError;
 use crate::block::{SECTOR_BYTES, SectorRange, to_usize};
@@ -17,14 +18,14 @@ const ZEROS_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct FileMedium {
     file: Arc<File>,
-    sectors: u64,
+    sectors: Arc<AtomicU64>,
 }
 
 /// A reader of an image.
 #[derive(Clone, Debug)]
 pub struct View {
     file: Arc<File>,
-    sectors: u64,
+    sectors: Arc<AtomicU64>,
 }
 
 fn offset(range: SectorRange) -> u64 {
@@ -75,21 +76,43 @@ impl FileMedium {
         }
         Ok(FileMedium {
             file: Arc::new(file),
-            sectors: bytes / SECTOR_BYTES as u64,
+            sectors: Arc::new(AtomicU64::new(bytes / SECTOR_BYTES as u64)),
         })
     }
 
     /// Size in sectors.
     pub fn sectors(&self) -> u64 {
-        self.sectors
+        self.sectors.load(Ordering::Acquire)
     }
 
     /// A reader of the same bytes.
     pub fn view(&self) -> View {
         View {
             file: Arc::clone(&self.file),
-            sectors: self.sectors,
+            sectors: Arc::clone(&self.sectors),
         }
+    }
+
+    /// Becomes `sectors` long: a file is extended by a hole, a device must have as many already.
+    ///
+    /// # Errors
+    /// The system's; `InvalidInput` for less than before.
+    pub fn grow(&mut self, sectors: u64) -> io::Result<()> {
+        let bytes = sectors
+            .checked_mul(SECTOR_BYTES as u64)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        if sectors < self.sectors() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if self.file.metadata()?.is_file() {
+            if self.file.metadata()?.len() < bytes {
+                self.file.set_len(bytes)?;
+            }
+        } else if io::Seek::seek(&mut &*self.file, io::SeekFrom::End(0))? < bytes {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.sectors.store(sectors, Ordering::Release);
+        Ok(())
     }
 
     /// Reads `range`.
@@ -162,7 +185,7 @@ impl FileMedium {
 impl View {
     /// Size in sectors.
     pub fn sectors(&self) -> u64 {
-        self.sectors
+        self.sectors.load(Ordering::Acquire)
     }
 
     /// Reads `range`.

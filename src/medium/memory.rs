@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::MediumError;
 use crate::block::{SECTOR_BYTES, SectorRange, to_usize};
@@ -9,11 +10,35 @@ use crate::block::{SECTOR_BYTES, SectorRange, to_usize};
 /// From this many bytes on a zeroed range is given back to the kernel rather than overwritten (a system call against a store).
 const GIVE_BACK_BYTES: usize = 64 << 10;
 const PAGE_BYTES: usize = 4096;
+/// How much a medium may grow.
+const GROWTH: usize = 8;
+
+/// Maps `bytes` of zeros.
+fn map(bytes: usize) -> io::Result<*mut u8> {
+    // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
+    let at = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if at == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(at.cast())
+}
 
 #[derive(Debug)]
 struct Map {
     at: *mut u8,
-    bytes: usize,
+    /// What the medium has now; less than `room`.
+    bytes: AtomicUsize,
+    /// What is mapped.
+    room: usize,
 }
 
 // SAFETY: the mapping lives as long as the `Map`; who may write is decided by `MemoryMedium`, of which there is one.
@@ -25,12 +50,16 @@ impl Drop for Map {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours and nothing refers to it any more.
         unsafe {
-            libc::munmap(self.at.cast(), self.bytes);
+            libc::munmap(self.at.cast(), self.room);
         }
     }
 }
 
 impl Map {
+    fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Acquire)
+    }
+
     /// Byte offset and length of a range.
     ///
     /// # Panics
@@ -38,7 +67,10 @@ impl Map {
     fn part(&self, range: SectorRange) -> (usize, usize) {
         let at = to_usize(range.start().0) * SECTOR_BYTES;
         let len = to_usize(range.count()) * SECTOR_BYTES;
-        assert!(at + len <= self.bytes, "sectors {range} are on the medium");
+        assert!(
+            at + len <= self.bytes(),
+            "sectors {range} are on the medium"
+        );
         (at, len)
     }
 }
@@ -63,31 +95,43 @@ impl MemoryMedium {
     pub fn new(bytes: u64) -> Result<MemoryMedium, MediumError> {
         let failed = |source| MediumError::Memory { bytes, source };
         let len = usize::try_from(bytes).map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
-        // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
-        let at = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
+        // Addresses to grow into, if there are any: they cost nothing.
+        let wished = len.saturating_mul(GROWTH);
+        let (at, room) = match map(wished) {
+            Ok(at) => (at, wished),
+            Err(_) => (map(len).map_err(failed)?, len),
         };
-        if at == libc::MAP_FAILED {
-            return Err(failed(io::Error::last_os_error()));
-        }
         Ok(MemoryMedium {
             map: Arc::new(Map {
-                at: at.cast(),
-                bytes: len,
+                at,
+                bytes: AtomicUsize::new(len),
+                room,
             }),
         })
     }
 
     /// Size in sectors.
     pub fn sectors(&self) -> u64 {
-        (self.map.bytes / SECTOR_BYTES) as u64
+        (self.map.bytes() / SECTOR_BYTES) as u64
+    }
+
+    /// Becomes `sectors` long; what is new is zeros.
+    ///
+    /// # Errors
+    /// `InvalidInput` for less than before, `OutOfMemory` for more than eight times the first size.
+    pub fn grow(&mut self, sectors: u64) -> io::Result<()> {
+        let bytes = usize::try_from(sectors)
+            .ok()
+            .and_then(|sectors| sectors.checked_mul(SECTOR_BYTES))
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        if bytes < self.map.bytes() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if bytes > self.map.room {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        self.map.bytes.store(bytes, Ordering::Release);
+        Ok(())
     }
 
     /// A reader of the same bytes.
@@ -153,7 +197,7 @@ impl MemoryMedium {
 impl View {
     /// Size in sectors.
     pub fn sectors(&self) -> u64 {
-        (self.map.bytes / SECTOR_BYTES) as u64
+        (self.map.bytes() / SECTOR_BYTES) as u64
     }
 
     /// Copies `range` to `out`; a write at the same moment may be seen half done.

@@ -102,6 +102,17 @@ impl Medium {
         }
     }
 
+    /// Becomes `sectors` long, and never shorter: requests may be on their way to every sector that was there.
+    ///
+    /// # Errors
+    /// The medium's own; `InvalidInput` for less than before.
+    pub fn grow(&mut self, sectors: u64) -> io::Result<()> {
+        match self {
+            Medium::Memory(memory) => memory.grow(sectors),
+            Medium::File(file) => file.grow(sectors),
+        }
+    }
+
     /// A reader of the same bytes.
     pub fn view(&self) -> MediumView {
         match self {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use vhost::vhost_user::message::{
@@ -12,50 +13,19 @@ use vhost::vhost_user::message::{
 use vhost::vhost_user::{Error, Result, VhostUserBackendReqHandlerMut};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::backend::{Backend, Vring};
 use crate::block::LegId;
 use crate::event::{FrontendChange, What};
-use crate::leg::{Command, Commander, Ending, LegShared, QueueStart};
+use crate::leg::{Command, Ending, QueueStart};
 use crate::sequence::Tap;
 use crate::virtio::defs::{F_EVENT_IDX, F_FLUSH, F_PROTOCOL_FEATURES, F_RING_PACKED};
 use crate::virtio::inflight::{self, Inflight, Layout};
 use crate::virtio::packed::FRESH_BASE;
 use crate::virtio::space::{SPACE_BYTES, WRITEBACK_AT, config, features, has};
-use crate::virtio::{
-    Limits, Memory, PackedRing, Region, Ring, RingAddresses, RingFault, SplitRing,
-};
+use crate::virtio::{Memory, PackedRing, Region, Ring, RingAddresses, RingFault, SplitRing};
 
 /// Memory regions that a frontend may share.
 const MEMORY_SLOTS: usize = 256;
-
-/// What a connection needs to know of its leg.
-#[derive(Clone, Debug)]
-pub struct Backend {
-    /// Which leg.
-    pub leg: LegId,
-    /// Queues that are offered.
-    pub queues: u16,
-    /// What requests are checked against, and so what is offered.
-    pub limits: Limits,
-    /// The leg as it outlives connections; none for the control leg.
-    pub shared: Option<Arc<LegShared>>,
-    /// The worker that serves the leg.
-    pub commander: Commander,
-}
-
-/// A queue as the frontend has described it so far.
-#[derive(Debug, Default)]
-struct Vring {
-    size: u32,
-    addresses: Option<RingAddresses>,
-    /// Where to go on, in the ring's own encoding; none: at its beginning.
-    base: Option<u32>,
-    /// Set by the frontend; the inner one is missing if it asks for polling.
-    kick: Option<Option<EventFd>>,
-    call: Option<EventFd>,
-    error: Option<EventFd>,
-    enabled: bool,
-    running: bool,
-}
 
 /// One connection.
 #[derive(Debug)]
@@ -63,6 +33,7 @@ pub struct Handler {
     backend: Backend,
     tap: Tap,
     features: u64,
+    protocol: u64,
     memory: Arc<Memory>,
     vrings: Vec<Vring>,
     /// Where the frontend keeps what is in flight.
@@ -79,6 +50,7 @@ impl Handler {
             backend,
             tap,
             features: 0,
+            protocol: 0,
             memory: Arc::new(Memory::default()),
             vrings,
             inflight: None,
@@ -96,8 +68,29 @@ impl Handler {
         }
     }
 
+    /// Takes the frontend's channel for what we have to tell it. Whether it expects a reply, if it asks for one.
+    ///
+    /// # Errors
+    /// `InvalidOperation`, if it was not negotiated.
+    pub fn use_channel(&mut self, channel: UnixStream) -> Result<bool> {
+        let negotiated = |feature: VhostUserProtocolFeatures| self.protocol & feature.bits() != 0;
+        if !negotiated(VhostUserProtocolFeatures::BACKEND_REQ) {
+            return self.refuse(
+                "a channel that was not negotiated",
+                Error::InvalidOperation("not negotiated"),
+            );
+        }
+        if let Some(shared) = &self.backend.shared {
+            shared.set_channel(Some(channel));
+        }
+        Ok(negotiated(VhostUserProtocolFeatures::REPLY_ACK))
+    }
+
     /// Ends the connection: nothing of it is served any more.
     pub fn end(&mut self, why: Option<String>) {
+        if let Some(shared) = &self.backend.shared {
+            shared.set_channel(None);
+        }
         self.stop_all();
         self.memory = Arc::new(Memory::default());
         self.record(FrontendChange::Disconnected(why));
@@ -269,6 +262,8 @@ impl VhostUserBackendReqHandlerMut for Handler {
 
     fn reset_device(&mut self) -> Result<()> {
         self.stop_all();
+        // The driver has forgotten its requests; the notes are of rings that are no more.
+        self.inflight = None;
         self.features = 0;
         self.set_writeback(true);
         self.record(FrontendChange::Reset);
@@ -299,6 +294,7 @@ impl VhostUserBackendReqHandlerMut for Handler {
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
             | VhostUserProtocolFeatures::INFLIGHT_SHMFD
+            | VhostUserProtocolFeatures::BACKEND_REQ
             | VhostUserProtocolFeatures::RESET_DEVICE)
     }
 
@@ -308,6 +304,7 @@ impl VhostUserBackendReqHandlerMut for Handler {
             let text = format!("protocol features {unknown:#x}, which were not offered");
             return self.refuse(text, Error::InvalidParam);
         }
+        self.protocol = wanted;
         Ok(())
     }
 
@@ -470,7 +467,11 @@ impl VhostUserBackendReqHandlerMut for Handler {
     ) -> Result<Vec<u8>> {
         let shared = self.backend.shared.as_ref();
         let writeback = shared.is_some_and(|shared| shared.writeback());
-        let space: [u8; SPACE_BYTES] = config(&self.backend.limits, self.backend.queues, writeback);
+        let mut limits = self.backend.limits;
+        if let Some(shared) = shared {
+            limits.sectors = shared.sectors();
+        }
+        let space: [u8; SPACE_BYTES] = config(&limits, self.backend.queues, writeback);
         let part = usize::try_from(offset)
             .ok()
             .zip(usize::try_from(size).ok())

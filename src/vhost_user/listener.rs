@@ -11,7 +11,9 @@ use std::thread::JoinHandle;
 use vhost::vhost_user::{BackendReqHandler, Error};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::handler::{Backend, Handler};
+use super::backend::Backend;
+use super::channel;
+use super::handler::Handler;
 use super::socket::Socket;
 use crate::event::FrontendChange;
 use crate::leg::lock;
@@ -120,17 +122,32 @@ fn accept(socket: &Socket, backend: &Backend, sequence: &Sequence, stop: &Stop) 
     }
 }
 
+/// The one message that the `vhost` crate does not hand on.
+fn take_channel(stream: &UnixStream, handler: &Mutex<Handler>) -> Result<(), Error> {
+    let (channel, wants_reply) = channel::take(stream).map_err(Error::SocketError)?;
+    let done = lock(handler).use_channel(channel);
+    if wants_reply && !matches!(done, Ok(false)) {
+        channel::acknowledge(stream, done.is_ok()).map_err(Error::SocketError)?;
+    }
+    done.map(|_| ())
+}
+
 /// One connection, to its end.
 fn serve(stream: UnixStream, backend: &Backend, sequence: &Sequence, stop: &Stop) {
     let mut handler = Handler::new(backend.clone(), sequence.tap());
     handler.record(FrontendChange::Connected);
     let handler = Arc::new(Mutex::new(handler));
+    let ours = stream.try_clone();
     let mut requests = BackendReqHandler::from_stream(stream, Arc::clone(&handler));
     let why = loop {
         if !readable(requests.as_raw_fd(), stop) {
             break None;
         }
-        match requests.handle_request() {
+        let handled = match &ours {
+            Ok(ours) if channel::comes(ours) => take_channel(ours, &handler),
+            Ok(_) | Err(_) => requests.handle_request(),
+        };
+        match handled {
             Ok(()) => {}
             Err(Error::Disconnected) => break None,
             Err(Error::SocketBroken(error)) if error.kind() == io::ErrorKind::ConnectionReset => {

@@ -4,6 +4,8 @@
 //! | file | job |
 //! | --- | --- |
 //! | `socket` | where a leg listens: path, permissions, stale and taken sockets |
+//! | `backend` | what a connection begins with |
+//! | `channel` | the way back to the frontend: the config space has changed |
 //! | `handler` | one connection's state: features, memory, rings; one method a message |
 //! | `listener` | the thread that accepts, serves and accepts again |
 #![warn(
@@ -14,10 +16,14 @@
     clippy::arithmetic_side_effects
 )]
 
+mod backend;
+mod channel;
 mod handler;
 mod listener;
 mod socket;
 
-pub use handler::{Backend, Handler};
+pub use backend::Backend;
+pub use channel::config_changed;
+pub use handler::Handler;
 pub use listener::{Listener, ListenerError};
 pub use socket::{Socket, SocketError};

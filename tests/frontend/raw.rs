@@ -81,6 +81,7 @@ impl Raw {
                         | VhostUserProtocolFeatures::REPLY_ACK
                         | VhostUserProtocolFeatures::RESET_DEVICE
                         | VhostUserProtocolFeatures::INFLIGHT_SHMFD
+                        | VhostUserProtocolFeatures::BACKEND_REQ
                         | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS),
             )
             .unwrap();
