@@ -88,6 +88,8 @@ pub struct Expect {
     pub min_flushes: u64,
     /// At least so many discards completed on each leg.
     pub min_discards: u64,
+    /// Checks that must have had something to judge, by name.
+    pub triggered: Vec<String>,
 }
 
 impl Default for Expect {
@@ -99,6 +101,7 @@ impl Default for Expect {
             write_behind: None,
             min_flushes: 0,
             min_discards: 0,
+            triggered: Vec::new(),
         }
     }
 }

@@ -501,3 +501,20 @@ fn a_failed_leg_gets_no_flush_before_md_has_recorded_it() {
     history.power_off();
     silent(&history.verdict());
 }
+
+#[test]
+fn a_check_that_is_demanded_and_was_never_triggered() {
+    for demanded in ["bit-clear-eq", "dirty-first"] {
+        let mut history = History::new(2, None);
+        history.header.expect.triggered = vec![demanded.into()];
+        history.honest(&Load::new(1, 1, 0, 8));
+        let verdict = finish(&mut history);
+        let met = demanded == "dirty-first";
+        assert_eq!(
+            verdict.outcome == Outcome::Clean,
+            met,
+            "{:?}",
+            verdict.reasons
+        );
+    }
+}

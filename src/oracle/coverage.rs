@@ -268,6 +268,11 @@ impl Checker {
             }
             Some(_) | None => {}
         }
+        for name in &expect.triggered {
+            if coverage.triggered.get(name).is_none_or(|count| *count == 0) {
+                reasons.push(format!("{name} was never triggered; it is demanded"));
+            }
+        }
         for leg in coverage.legs.iter().filter(|leg| leg.active) {
             let name = &leg.name;
             if leg.flushes < expect.min_flushes {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::block::LEGS_MAX;
 use crate::config::{LegConfig, MediumConfig, Record};
+use crate::finding::Check;
 use crate::header::Expect;
 use crate::plan::{PLAN_VERSION, Plan, Step, StepAction, StepKind, WriteLoad};
 use crate::scenario::file::{BootEnd, GuestFile, LegFile, ScenarioFile, StepFile};
@@ -237,6 +238,12 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
         .any(|step| step.kind == StepKind::Workload)
     {
         return Err("no [[workload]] step; a scenario that writes nothing shows nothing".into());
+    }
+    let known = |name: &str| Check::LEGS.iter().any(|check| check.name() == name);
+    if let Some(name) = file.expect.triggered.iter().find(|name| !known(name)) {
+        return Err(format!(
+            "[expect] triggered: there is no check `{name}`; docs/checks.md lists them"
+        ));
     }
     Ok(Scenario {
         name: file.name,
