@@ -37,13 +37,7 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// - `random.trust_cpu=on`: no wait for entropy.
 /// - `lsm= audit=0 mitigations=off`: nothing that a storage test needs.
 /// - `nowatchdog`: a busy host must not look like a stuck guest.
-///
-/// Under TCG also [`TCG_ARGUMENTS`].
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 panic=-1 init_on_alloc=0 tsc=reliable no_timer_check random.trust_cpu=on lsm= audit=0 mitigations=off nowatchdog";
-
-/// Periodic ticks: TCG loses a one-shot timer of a sleeping processor now and then (seen once in some hundred boots: the processor never woke
-/// again), and a periodic one comes back.
-const TCG_ARGUMENTS: &str = "nohz=off highres=off";
 
 /// Why there is no guest.
 #[derive(Debug, thiserror::Error)]
@@ -241,13 +235,9 @@ pub fn command(machine: &Machine) -> Result<Vec<OsString>, QemuError> {
     }
     arguments.path("-kernel", "", &machine.kernel, "");
     arguments.path("-initrd", "", &machine.initramfs, "");
-    let more = match machine.accel {
-        Accel::Kvm => String::new(),
-        Accel::Tcg => format!("{TCG_ARGUMENTS} "),
-    };
     arguments.pair(
         "-append",
-        format!("{KERNEL_ARGUMENTS} {more}{}", machine.append).trim_end(),
+        format!("{KERNEL_ARGUMENTS} {}", machine.append).trim_end(),
     );
     arguments.0.extend(machine.extra.iter().cloned());
     Ok(arguments.0)
@@ -408,7 +398,7 @@ mod tests {
             "-device vhost-user-blk-pci,id=leg-a,chardev=chr-a,num-queues=4,queue-size=256,disable-legacy=on,event_idx=off",
             "-qmp unix:/q,server=on,wait=off",
             "-kernel /k,1/vmlinux -initrd /i",
-            "nohz=off highres=off quiet -trace",
+            "nowatchdog quiet -trace",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
