@@ -115,12 +115,33 @@ impl Supervisor {
         launch: &Launch,
         attended: bool,
     ) -> Result<bool, Failure> {
+        if let Some(in_order) = self.one_try(plan, end, launch, attended, true)? {
+            return Ok(in_order);
+        }
+        self.progress.line(
+            "legwatch: the guest said nothing while it booted (an emulated timer that was lost does that); started once more",
+        );
+        let second = self.one_try(plan, end, launch, attended, false)?;
+        Ok(second.expect("a second try is the last"))
+    }
+
+    /// One try of a boot; `None`: it said nothing, and is to be tried once more.
+    fn one_try(
+        &mut self,
+        plan: &Plan,
+        end: BootEnd,
+        launch: &Launch,
+        attended: bool,
+        first_try: bool,
+    ) -> Result<Option<bool>, Failure> {
         let number = plan.boot;
         self.witness.tell(&Command::Boot {
             boot: number,
             plan: Box::new(plan.clone()),
         });
-        let mut boot = Boot::new(plan, end, clock::now()).attended(attended);
+        let mut boot = Boot::new(plan, end, clock::now())
+            .attended(attended)
+            .first_try(first_try);
         self.progress.stage(&format!("boot {number}: booting"));
         let console = self.sender.clone();
         let on_line = move |line| {
@@ -129,6 +150,7 @@ impl Supervisor {
         let mut guest = qemu::launch(launch, on_line, |_| {}).map_err(Failure::inconclusive)?;
         self.guests += 1;
         let mut killed: Option<GuestEnd> = None;
+        let mut again = false;
         let exit = loop {
             if let Some(happening) = self.wait()? {
                 self.meet(happening, &mut boot)?;
@@ -136,9 +158,17 @@ impl Supervisor {
             if let Some(exit) = guest.wait(Duration::ZERO) {
                 break exit;
             }
-            if killed.is_none()
-                && let Next::Kill(how) = self.next(&boot)
-            {
+            if killed.is_none() {
+                let how = match self.next(&boot) {
+                    Next::Wait => continue,
+                    Next::Kill(how) => how,
+                    Next::Again => {
+                        again = true;
+                        GuestEnd::Killed {
+                            why: "it said nothing while it booted, and is started once more".into(),
+                        }
+                    }
+                };
                 guest.killer().kill();
                 killed = Some(how);
             }
@@ -158,7 +188,7 @@ impl Supervisor {
         };
         self.witness
             .tell(&Command::GuestEnded { boot: number, how });
-        Ok(in_order)
+        Ok(if again { None } else { Some(in_order) })
     }
 
     /// Takes what happened during a boot.
