@@ -65,6 +65,7 @@ impl Judge {
             | What::Mark(_)
             | What::Quiet { .. }
             | What::Initial { .. }
+            | What::Lost { .. }
             | What::Evidence { .. }
             | What::End => {}
         }

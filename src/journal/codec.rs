@@ -27,6 +27,7 @@ const INITIAL: u8 = 13;
 const GUEST_ENDED: u8 = 14;
 const EVIDENCE: u8 = 15;
 const END: u8 = 16;
+const LOST: u8 = 17;
 
 /// Appends one event's payload.
 pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
@@ -87,6 +88,15 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
             varint(start.0, out);
             blob(bytes, out);
         }
+        What::Lost {
+            leg,
+            start,
+            digests: lost,
+        } => {
+            out.push(leg.0);
+            varint(start.0, out);
+            digests(lost, out);
+        }
         What::GuestEnded { boot, how } => {
             varint(u64::from(*boot), out);
             json(how, out);
@@ -124,6 +134,7 @@ fn kind(what: &What) -> u8 {
         What::GuestEnded { .. } => GUEST_ENDED,
         What::Evidence { .. } => EVIDENCE,
         What::End => END,
+        What::Lost { .. } => LOST,
     }
 }
 
@@ -399,6 +410,16 @@ impl<'a> Bytes<'a> {
                 }
                 start.checked_add((bytes.len() / SECTOR_BYTES) as u64)?;
                 What::Initial { leg, start, bytes }
+            }
+            LOST => {
+                let (leg, start) = (self.leg()?, Sector(self.varint()?));
+                let digests = self.digests()?;
+                start.checked_add(digests.len() as u64)?;
+                What::Lost {
+                    leg,
+                    start,
+                    digests,
+                }
             }
             GUEST_ENDED => What::GuestEnded {
                 boot: self.u32()?,

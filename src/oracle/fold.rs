@@ -21,6 +21,14 @@ struct Case<'a> {
     legs: BTreeSet<LegId>,
 }
 
+impl Case<'_> {
+    /// The rule that explains every entry.
+    fn injected(&self) -> Option<u16> {
+        let first = self.wrongs.first()?.injected;
+        first.filter(|_| self.wrongs.iter().all(|wrong| wrong.injected.is_some()))
+    }
+}
+
 /// What the legs got instead, as far as it tells one cause from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Got {
@@ -41,7 +49,7 @@ type CaseKey = (
     Option<Write>,
     Option<SectorRange>,
 );
-type GroupKey = (Check, Wrongness, Confidence, Vec<LegId>, Got);
+type GroupKey = (Check, Wrongness, Confidence, Vec<LegId>, Got, Option<u16>);
 
 impl Checker {
     pub(super) fn findings(&self) -> Vec<Finding> {
@@ -63,8 +71,9 @@ impl Checker {
                 .unwrap_or(Confidence::Suspect);
             let legs = case.legs.iter().copied().collect();
             let got = got(&case.wrongs);
+            let injected = case.injected();
             groups
-                .entry((check, kind, confidence, legs, got))
+                .entry((check, kind, confidence, legs, got, injected))
                 .or_default()
                 .push(case);
         }
@@ -86,7 +95,8 @@ impl Checker {
         let keys: Vec<GroupKey> = groups.keys().cloned().collect();
         for small in &keys {
             let large = keys.iter().find(|large| {
-                (large.0, large.1, large.2, large.4) == (small.0, small.1, small.2, small.4)
+                (large.0, large.1, large.2, large.4, large.5)
+                    == (small.0, small.1, small.2, small.4, small.5)
                     && large.3.len() > small.3.len()
                     && small.3.iter().all(|leg| large.3.contains(leg))
                     && large.3.iter().all(|leg| small.3.contains(leg) || lags(leg))
@@ -104,7 +114,7 @@ impl Checker {
     }
 
     fn finding(&self, key: &GroupKey, cases: &[Case<'_>]) -> Finding {
-        let (check, kind, confidence, legs, got) = key;
+        let (check, kind, confidence, legs, got, injected) = key;
         let (check, kind, got) = (*check, *kind, *got);
         let wrongs = || cases.iter().flat_map(|case| case.wrongs.iter().copied());
         let mut array = RangeSet::default();
@@ -154,8 +164,14 @@ impl Checker {
             writes: count,
             first,
             last,
-            cause: Cause::Kernel,
-            reason: reason(check, kind).to_owned(),
+            cause: injected.map_or(Cause::Kernel, |_| Cause::Injected),
+            reason: match injected {
+                Some(rule) => format!(
+                    "the guest read this content from what fault `{}` had made of a leg",
+                    self.rule_name(*rule)
+                ),
+                None => reason(check, kind).to_owned(),
+            },
             promise: check.promise().to_owned(),
             example: detail.map(|detail| self.example(detail)),
             story: detail.map_or_else(Vec::new, |detail| detail.story.clone()),

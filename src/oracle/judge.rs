@@ -356,6 +356,7 @@ impl Checker {
             on_leg,
             at: no,
             instead,
+            injected: self.injected_by(array.key, run),
             detail,
         });
     }

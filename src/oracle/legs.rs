@@ -52,6 +52,7 @@ impl Checker {
             return;
         };
         self.world.requests.fetch(no, id, &fetched.digests);
+        self.injected.changed(id, range);
         let shadow = self.world.shadow_mut(id.leg);
         for ((sector, digest), gpa) in range.sectors().zip(&fetched.digests).zip(&addresses) {
             shadow.push(
@@ -240,6 +241,9 @@ impl Checker {
                 if let (Content::Returned(digests), Some(range)) =
                     (&completed.content, open.ranges.first())
                 {
+                    if !self.injected.answered(id, digests) {
+                        return;
+                    }
                     let shadow = self.world.shadow_mut(id.leg);
                     for (sector, digest) in range.sectors().zip(digests) {
                         shadow.learn(sector, *digest);
@@ -256,6 +260,7 @@ impl Checker {
             return;
         };
         self.coverage.legs[id.leg.index()].abandoned += 1;
+        self.injected.ended(id);
         match open.operation {
             Operation::Write => self.write_ended(no, us, id, &open, false, &Content::NotTaken),
             Operation::Discard | Operation::WriteZeroes | Operation::WriteZeroesUnmap => {
@@ -297,6 +302,8 @@ impl Checker {
                     .any(|(first, count)| (*first..first + count).contains(&at));
                 shadow.end(sector, fetched, no, state, here);
             }
+        } else if !ok && matches!(self.world.requests.past(id), Some(past) if past.rule.is_some()) {
+            self.failed_unfetched(no, id, range);
         }
         if let Some(note) = note.as_ref().filter(|_| ok) {
             self.measure_lag(us, id.leg, note);
@@ -398,6 +405,7 @@ impl Checker {
                 on_leg,
                 at: no,
                 instead: None,
+                injected: None,
                 detail,
             });
         }
@@ -419,6 +427,7 @@ impl Checker {
                 .shadow_mut(id.leg)
                 .zero(range, no, open.arrived, id.number);
             self.world.bytes[id.leg.index()].zero(range);
+            self.injected.changed(id, range);
             if let Some((key, on_array)) = self
                 .world
                 .checked(id.leg)

@@ -48,6 +48,8 @@ pub(crate) struct Wrong {
     pub(crate) on_leg: SectorRange,
     pub(crate) at: EventNo,
     pub(crate) instead: Option<Instead>,
+    /// The rule from whose lie the wrong content came.
+    pub(crate) injected: Option<u16>,
     pub(crate) detail: Option<Box<Detail>>,
 }
 

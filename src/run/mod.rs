@@ -78,6 +78,8 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
             .iter()
             .map(|plan| plan.steps.iter().map(Into::into).collect())
             .collect(),
+        rules: scenario.rules.clone(),
+        good_legs: scenario.good_legs,
         expect: scenario.expect.clone(),
         strict: args.strict,
         provenance: host.provenance(),

@@ -96,6 +96,8 @@ fn config(
         steps: plan
             .map(|plan| vec![plan.steps.iter().map(Into::into).collect()])
             .unwrap_or_default(),
+        rules: Vec::new(),
+        good_legs: 0,
         expect,
         strict: args.strict,
         provenance: serde_json::json!({ "legwatch": env!("CARGO_PKG_VERSION") }),

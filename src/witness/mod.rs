@@ -21,7 +21,7 @@ use crate::clock;
 use crate::device::{Device, Options, StartError};
 use crate::event::{Event, EventNo, GuestEnd, What};
 use crate::failure::Failure;
-use crate::header::{LegHead, RunHeader};
+use crate::header::{LegHead, RuleHead, RunHeader};
 use crate::journal;
 use crate::judge::Judge;
 use crate::mark::Mark;
@@ -115,9 +115,18 @@ impl Witness {
         let (sequence, collector) = Sequence::new(EventNo(0));
         let options = Options {
             record: config.record,
+            seed: config.seed,
+            rules: config.rules.clone(),
+            good_legs: config.good_legs,
             ..Options::default()
         };
         let device = Device::start(&config.legs, &config.sockets, &options, &sequence)?;
+        let names = |boot: &Vec<crate::header::StepHead>| {
+            boot.iter().map(|step| step.name.clone()).collect()
+        };
+        device
+            .faults()
+            .set_steps(config.steps.iter().map(names).collect());
         let header = Arc::new(header(config, &device));
         let path = config.out.join(JOURNAL);
         let journal_error = |source| WitnessError::Journal {
@@ -185,7 +194,7 @@ impl Witness {
     /// [`WitnessError::Plan`], if the plan is too large.
     pub fn boot(&mut self, boot: u32, plan: &Plan) -> Result<(), WitnessError> {
         let json = serde_json::to_vec(plan).expect("a plan is plain data");
-        self.device.new_boot();
+        self.device.new_boot(boot);
         if !self.device.set_plan(&json) {
             return Err(WitnessError::Plan {
                 boot,
@@ -244,6 +253,14 @@ fn header(config: &WitnessConfig, device: &Device) -> RunHeader {
         steps: config.steps.clone(),
         record: config.record,
         expect: config.expect.clone(),
+        rules: config
+            .rules
+            .iter()
+            .map(|rule| RuleHead {
+                name: rule.name.clone(),
+                may_not_fire: rule.may_not_fire,
+            })
+            .collect(),
         reproduce: config.again.clone(),
         options: serde_json::json!({ "strict": config.strict }),
         provenance: config.provenance.clone(),

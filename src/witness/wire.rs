@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{LegConfig, Record};
 use crate::event::GuestEnd;
+use crate::fault::Rule;
 use crate::header::{Expect, StepHead};
 use crate::mark::Mark;
 use crate::plan::Plan;
@@ -29,6 +30,12 @@ pub struct WitnessConfig {
     pub scenario: String,
     /// The steps of each boot's plan.
     pub steps: Vec<Vec<StepHead>>,
+    /// The rules, checked and named.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    /// For every sector so many legs stay good.
+    #[serde(default)]
+    pub good_legs: u8,
     /// What must come of it.
     pub expect: Expect,
     /// Whether suspect findings decide.
