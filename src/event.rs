@@ -75,6 +75,15 @@ pub enum What {
         start: Sector,
         /// CRC-32 of each sector's content now.
         digests: Digests,
+        /// The content, outside known data areas.
+        payload: Option<Vec<u8>>,
+    },
+    /// Somebody did something to the legs through `legwatch ctl`.
+    Hand {
+        /// In words.
+        what: String,
+        /// The names of rules that were added; their numbers follow those that there were.
+        added: Vec<String>,
     },
     /// A line of the guest's console.
     Console {

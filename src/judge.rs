@@ -66,6 +66,7 @@ impl Judge {
             | What::Quiet { .. }
             | What::Initial { .. }
             | What::Lost { .. }
+            | What::Hand { .. }
             | What::Evidence { .. }
             | What::End => {}
         }

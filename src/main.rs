@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use legwatch::cli::{Cli, Command};
 use legwatch::failure::{self, EXIT_INTERNAL, Failure};
-use legwatch::{kernel_command, recorded, run, serve, witness};
+use legwatch::{ctl, kernel_command, recorded, run, serve, witness};
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
@@ -32,6 +32,7 @@ fn command(command: &Command) -> Result<u8, Failure> {
         Command::Serve(args) => serve::serve(args),
         Command::Check(args) => recorded::check(args),
         Command::Report(args) => recorded::report(args),
+        Command::Ctl(args) => ctl::ctl(args),
         Command::Kernel { command } => kernel_command::run(command),
         Command::Witness { config } => witness::process::main(config),
     }

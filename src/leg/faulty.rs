@@ -143,7 +143,7 @@ impl Disk {
         let leg = self.shared.id();
         let id = RequestId { leg, number: cuts };
         let lost = volatile.cut(chance(self.faulty.faults.seed(), "power-cut", id));
-        let mut runs: Vec<(Sector, Digests)> = Vec::new();
+        let mut runs: Vec<(Sector, Vec<u8>)> = Vec::new();
         for (sector, block) in lost {
             let Some(one) = SectorRange::new(sector, 1) else {
                 continue;
@@ -151,21 +151,23 @@ impl Disk {
             self.faulty.lies.with(|lies| lies.take(one));
             // A medium that fails here failed before; its own requests tell.
             let _told_elsewhere = self.medium.write(one, &block[..]);
-            let digest = crc32fast::hash(&block[..]);
             match runs.last_mut() {
-                Some((start, digests))
-                    if start.checked_add(digests.len() as u64) == Some(sector) =>
+                Some((start, bytes))
+                    if start.checked_add((bytes.len() / SECTOR_BYTES) as u64) == Some(sector) =>
                 {
-                    digests.push(digest);
+                    bytes.extend_from_slice(&block[..]);
                 }
-                Some(_) | None => runs.push((sector, Digests::from_slice(&[digest]))),
+                Some(_) | None => runs.push((sector, block.to_vec())),
             }
         }
-        for (start, digests) in runs {
+        for (start, bytes) in runs {
+            let count = (bytes.len() / SECTOR_BYTES) as u64;
+            let range = SectorRange::new(start, count).unwrap_or_default();
             tap.record(What::Lost {
                 leg,
                 start,
-                digests,
+                digests: sector_digests(&bytes).collect(),
+                payload: self.keeps_payload(range).then_some(bytes),
             });
         }
     }

@@ -127,7 +127,9 @@ impl Checker {
                 leg,
                 start,
                 digests,
-            } => self.lost(no, *leg, *start, digests),
+                payload,
+            } => self.lost(no, *leg, *start, digests, payload.as_deref()),
+            What::Hand { added, .. } => self.injected.added(added),
             What::Initial { leg, start, bytes } => self.initial(*leg, *start, bytes),
             What::GuestEnded { how, .. } => {
                 if *how == GuestEnd::PoweredOff {

@@ -28,6 +28,8 @@ pub(crate) struct Injected {
     /// Contents that the guest got from lies.
     contents: BTreeMap<u32, u16>,
     rules: BTreeMap<u16, Hits>,
+    /// Names of rules that came while the run went on.
+    late: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,6 +59,10 @@ impl Injected {
                 .or_default()
                 .push((leg, range, rule));
         }
+    }
+
+    pub(super) fn added(&mut self, names: &[String]) {
+        self.late.extend_from_slice(names);
     }
 
     /// A range of a leg was written or zeroed, by a request whose own lies begin now.
@@ -149,7 +155,14 @@ impl Checker {
     }
 
     /// After a power cut: what a leg has now, of which nothing was promised.
-    pub(super) fn lost(&mut self, no: EventNo, leg: LegId, start: Sector, digests: &Digests) {
+    pub(super) fn lost(
+        &mut self,
+        no: EventNo,
+        leg: LegId,
+        start: Sector,
+        digests: &Digests,
+        payload: Option<&[u8]>,
+    ) {
         if !self.world.has(leg) {
             return;
         }
@@ -172,12 +185,28 @@ impl Checker {
                 },
             );
         }
+        if let (Some(payload), Some(range)) =
+            (payload, SectorRange::new(start, digests.len() as u64))
+        {
+            self.put_bytes(leg, range, payload);
+            self.metadata_ended(no, leg, range, true);
+        }
     }
 
     /// A rule's name for people.
     pub(super) fn rule_name(&self, rule: u16) -> String {
-        let named = self.world.header.rules.get(usize::from(rule));
-        named.map_or_else(|| format!("rule {rule}"), |head| head.name.clone())
+        let at = usize::from(rule);
+        let rules = &self.world.header.rules;
+        let late = || {
+            self.injected
+                .late
+                .get(at.checked_sub(rules.len())?)
+                .cloned()
+        };
+        let named = rules.get(at).map(|head| head.name.clone());
+        named
+            .or_else(late)
+            .unwrap_or_else(|| format!("rule {rule}"))
     }
 
     /// What every rule did, for the report; and the rules of the scenario that never fired, for the verdict.

@@ -76,7 +76,7 @@ impl Checker {
     }
 
     /// Keeps payload outside the data area: there it can be metadata.
-    fn put_bytes(&mut self, leg: LegId, range: SectorRange, payload: &[u8]) {
+    pub(super) fn put_bytes(&mut self, leg: LegId, range: SectorRange, payload: &[u8]) {
         let data = self.world.md.of(leg).map(|(_, member)| member.data);
         let sectors = self
             .world
@@ -448,7 +448,7 @@ impl Checker {
     }
 
     /// After a write or zeroing that may have been metadata: what md says now.
-    fn metadata_ended(&mut self, no: EventNo, leg: LegId, range: SectorRange, ok: bool) {
+    pub(super) fn metadata_ended(&mut self, no: EventNo, leg: LegId, range: SectorRange, ok: bool) {
         if !self.world.md.concerns(leg, range) {
             return;
         }

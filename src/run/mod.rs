@@ -80,6 +80,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
             .collect(),
         rules: scenario.rules.clone(),
         good_legs: scenario.good_legs,
+        control: args.control.clone(),
         expect: scenario.expect.clone(),
         strict: args.strict,
         provenance: host.provenance(),

@@ -34,6 +34,8 @@ pub(super) struct Supervisor {
     console: BufWriter<File>,
     stop_on_finding: bool,
     interrupted: bool,
+    /// The power of the legs was cut in this boot.
+    cut: bool,
     findings: u64,
     stages: Stages,
 }
@@ -63,6 +65,7 @@ impl Supervisor {
             console: BufWriter::new(console),
             stop_on_finding,
             interrupted: false,
+            cut: false,
             findings: 0,
             stages: Stages::default(),
         };
@@ -100,6 +103,7 @@ impl Supervisor {
         arguments: &[OsString],
     ) -> Result<bool, Failure> {
         let number = plan.boot;
+        self.cut = false;
         self.witness.tell(&Command::Boot {
             boot: number,
             plan: Box::new(plan.clone()),
@@ -137,6 +141,7 @@ impl Supervisor {
         let in_order = match (&how, end) {
             (GuestEnd::PoweredOff, _) => true,
             (GuestEnd::Killed { .. }, BootEnd::Kill) => !self.stopped(),
+            (GuestEnd::Killed { .. }, BootEnd::PowerOff) if self.cut => !self.stopped(),
             (GuestEnd::Killed { .. } | GuestEnd::Lost { .. } | GuestEnd::Hung { .. }, _) => false,
         };
         self.witness
@@ -179,6 +184,10 @@ impl Supervisor {
         } else if self.stopped() {
             Next::Kill(GuestEnd::Killed {
                 why: "stopped at the first finding".into(),
+            })
+        } else if self.cut {
+            Next::Kill(GuestEnd::Killed {
+                why: "the power was cut".into(),
             })
         } else {
             boot.next(clock::now())
@@ -226,6 +235,7 @@ impl Supervisor {
                 self.progress
                     .line("legwatch: interrupted; ending the guest and keeping what was seen");
             }
+            Happening::Notice(Notice::Cut) => self.cut = true,
             Happening::Notice(Notice::Finding(headline)) => {
                 self.findings += 1;
                 self.progress.line(&format!("finding: {headline}"));

@@ -275,6 +275,21 @@ fn rules(list: Vec<Spanned<Rule>>, legs: &[LegConfig], text: &str) -> Result<Vec
 /// # Errors
 /// One sentence, with the line.
 pub fn rules_of(text: &str, legs: &[LegConfig]) -> Result<Vec<Rule>, String> {
+    rules(parse_rules(text)?, legs, text)
+}
+
+/// Rules that will be checked together with others.
+///
+/// # Errors
+/// What is no rule, with the line.
+pub fn rules_unchecked(text: &str) -> Result<Vec<Rule>, String> {
+    Ok(parse_rules(text)?
+        .into_iter()
+        .map(Spanned::into_inner)
+        .collect())
+}
+
+fn parse_rules(text: &str) -> Result<Vec<Spanned<Rule>>, String> {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct File {
@@ -283,7 +298,7 @@ pub fn rules_of(text: &str, legs: &[LegConfig]) -> Result<Vec<Rule>, String> {
     }
     let file: File =
         toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
-    rules(file.fault, legs, text)
+    Ok(file.fault)
 }
 
 impl GuestFile {

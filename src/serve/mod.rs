@@ -9,11 +9,13 @@ use std::time::Duration;
 use crate::cli::{RecordArg, ServeArgs};
 use crate::config::{LegConfig, Record};
 use crate::failure::Failure;
+use crate::fault::Rule;
 use crate::plan::Plan;
 use crate::qemu;
 use crate::recorded;
 use crate::run::happening::catch_signals;
 use crate::run::{disks, out};
+use crate::scenario;
 use crate::witness::Witness;
 use crate::witness::wire::{Notice, WitnessConfig};
 
@@ -35,7 +37,11 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
     })?;
     let sockets = std::path::absolute(&args.sockets).map_err(Failure::user)?;
     let folder = out::prepare(args.out.as_deref(), "serve").map_err(Failure::user)?;
-    let config = config(args, legs, plan.as_ref(), &folder, &sockets);
+    let rules = match &args.faults {
+        Some(path) => read_rules(path, &legs)?,
+        None => Vec::new(),
+    };
+    let config = config(args, legs, rules, plan.as_ref(), &folder, &sockets);
 
     let (notices, told) = channel();
     let mut witness = Witness::start(&config, notices)?;
@@ -62,6 +68,13 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
     Ok(summary.exit)
 }
 
+fn read_rules(path: &Path, legs: &[LegConfig]) -> Result<Vec<Rule>, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::user(format!("faults {}: {error}", path.display())))?;
+    scenario::rules_of(&text, legs)
+        .map_err(|why| Failure::user(format!("faults {}: {why}", path.display())))
+}
+
 fn read_plan(path: &Path) -> Result<Plan, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::user(format!("plan {}: {error}", path.display())))?;
@@ -72,6 +85,7 @@ fn read_plan(path: &Path) -> Result<Plan, Failure> {
 fn config(
     args: &ServeArgs,
     legs: Vec<LegConfig>,
+    rules: Vec<Rule>,
     plan: Option<&Plan>,
     out: &Path,
     sockets: &Path,
@@ -83,7 +97,7 @@ fn config(
     }
     WitnessConfig {
         run: plan.map_or(0, |plan| plan.run),
-        seed: plan.map_or(0, |plan| plan.seed),
+        seed: plan.map_or(args.seed, |plan| plan.seed),
         legs,
         sockets: sockets.to_owned(),
         out: out.to_owned(),
@@ -96,8 +110,9 @@ fn config(
         steps: plan
             .map(|plan| vec![plan.steps.iter().map(Into::into).collect()])
             .unwrap_or_default(),
-        rules: Vec::new(),
+        rules,
         good_legs: 0,
+        control: args.control.clone(),
         expect,
         strict: args.strict,
         provenance: serde_json::json!({ "legwatch": env!("CARGO_PKG_VERSION") }),

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::block::LegId;
 use crate::clock;
+use crate::ctl::server::Server;
 use crate::device::{Device, Options, StartError};
 use crate::event::{Event, EventNo, GuestEnd, What};
 use crate::failure::Failure;
@@ -76,6 +77,9 @@ pub enum WitnessError {
         /// Its plan's size.
         bytes: usize,
     },
+    /// The control socket can't be had.
+    #[error(transparent)]
+    Control(#[from] crate::ctl::server::ServerError),
     /// A thread can't be had.
     #[error("no thread for the checker")]
     Thread(#[source] std::io::Error),
@@ -86,6 +90,7 @@ impl From<WitnessError> for Failure {
         match error {
             WitnessError::Thread(_) => Failure::internal(error),
             WitnessError::Device(_)
+            | WitnessError::Control(_)
             | WitnessError::Initial { .. }
             | WitnessError::Journal { .. }
             | WitnessError::Report { .. }
@@ -98,6 +103,7 @@ impl From<WitnessError> for Failure {
 #[derive(Debug)]
 pub struct Witness {
     device: Arc<Device>,
+    control: Option<Server>,
     tap: Tap,
     finishing: Arc<AtomicBool>,
     checking: JoinHandle<Result<Verdict, WitnessError>>,
@@ -151,6 +157,7 @@ impl Witness {
                 in_flight: vec![0; config.legs.len()],
                 ..Live::default()
             },
+            cut: false,
             flushed: clock::now(),
             told: clock::now(),
         };
@@ -158,7 +165,17 @@ impl Witness {
             .name("checker".into())
             .spawn(move || watch.run())
             .map_err(WitnessError::Thread)?;
+        let control = match &config.control {
+            Some(path) => Some(Server::start(
+                path,
+                device.clone(),
+                config.legs.clone(),
+                &sequence,
+            )?),
+            None => None,
+        };
         let witness = Witness {
+            control,
             tap: sequence.tap(),
             finishing,
             checking,
@@ -223,6 +240,7 @@ impl Witness {
     /// # Panics
     /// If the checker panicked: its panic goes on here.
     pub fn finish(mut self, interrupted: bool) -> Result<Summary, WitnessError> {
+        self.control = None;
         self.device.stop();
         if !interrupted {
             self.tap.record(What::End);
@@ -296,6 +314,8 @@ struct Watch {
     finishing: Arc<AtomicBool>,
     notices: Sender<Notice>,
     live: Live,
+    /// Whether it was told that the power is off.
+    cut: bool,
     flushed: Instant,
     told: Instant,
 }
@@ -356,6 +376,11 @@ impl Watch {
     }
 
     fn look_at_the_time(&mut self) -> Result<(), WitnessError> {
+        let cut = self.device.faults().is_cut();
+        if cut && !self.cut {
+            let _nobody_listens = self.notices.send(Notice::Cut);
+        }
+        self.cut = cut;
         let now = clock::now();
         if self
             .journal

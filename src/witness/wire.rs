@@ -36,6 +36,9 @@ pub struct WitnessConfig {
     /// For every sector so many legs stay good.
     #[serde(default)]
     pub good_legs: u8,
+    /// Where `legwatch ctl` is listened to.
+    #[serde(default)]
+    pub control: Option<PathBuf>,
     /// What must come of it.
     pub expect: Expect,
     /// Whether suspect findings decide.
@@ -89,6 +92,8 @@ pub enum Notice {
     Mark(Mark),
     /// How far it is; four times a second.
     Live(Live),
+    /// The power of all legs is cut: the guest is to be killed.
+    Cut,
     /// A finding is proven: its headline.
     Finding(String),
     /// The verdict.
