@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::checker::Checker;
 use super::verdict::FaultCoverage;
-use super::world::leg_sector;
+use super::world::{array_range, leg_sector};
 use crate::block::{LegId, RequestId, Sector, SectorRange};
 use crate::event::{Action, Decided, Digests, EventNo};
 use crate::md::ArrayKey;
@@ -28,6 +28,8 @@ pub(crate) struct Injected {
     /// Contents that the guest got from lies.
     contents: BTreeMap<u32, u16>,
     rules: BTreeMap<u16, Hits>,
+    /// Legs that lied about a flush.
+    flush_lies: std::collections::BTreeSet<LegId>,
     /// Names of rules that came while the run went on.
     late: Vec<String>,
 }
@@ -49,6 +51,9 @@ impl Injected {
             hits.withheld += 1;
         } else {
             hits.fired += 1;
+        }
+        if decided.action == Action::FlushLie {
+            self.flush_lies.insert(request.leg);
         }
         if decided.action.answers_falsely() {
             self.answers.insert(request, rule);
@@ -166,6 +171,9 @@ impl Checker {
         if !self.world.has(leg) {
             return;
         }
+        if let Some(range) = SectorRange::new(start, digests.len() as u64) {
+            self.forget_volatile(leg, range);
+        }
         let shadow = self.world.shadow_mut(leg);
         for (at, digest) in digests.iter().enumerate() {
             let Some(sector) = start.checked_add(at as u64) else {
@@ -190,6 +198,31 @@ impl Checker {
         {
             self.put_bytes(leg, range, payload);
             self.metadata_ended(no, leg, range, true);
+        }
+    }
+
+    /// What a cache lost need no longer be there, unless the workload was told that it is durable (O_DSYNC, or a flush that began after the write
+    /// had ended) and no flush of the leg was a lie.
+    fn forget_volatile(&mut self, leg: LegId, range: SectorRange) {
+        let Some((key, array)) = self
+            .world
+            .checked(leg)
+            .and_then(|(array, member)| Some((array.key, array_range(member, range)?)))
+        else {
+            return;
+        };
+        let lied = self.injected.flush_lies.contains(&leg);
+        for sector in array.sectors() {
+            let durable = self
+                .book
+                .cell(key, sector)
+                .and_then(|cell| self.book.expected(cell))
+                .is_some_and(|id| self.book.is_durable(id));
+            if (lied || !durable)
+                && let Some(cell) = self.book.cell_mut(key, sector)
+            {
+                cell.base = true;
+            }
         }
     }
 
