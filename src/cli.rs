@@ -32,6 +32,8 @@ pub enum Command {
     Report(ReportArgs),
     /// What a check, an excuse or a known deviation is.
     Explain(ExplainArgs),
+    /// Rules, marks and state of a live backend.
+    Ctl(CtlArgs),
     /// Kernels: which there are, fetch one, what a kernel must have.
     Kernel {
         /// What about them.
@@ -90,6 +92,9 @@ pub struct RunArgs {
     /// The guest's memory in MiB, instead of the scenario's.
     #[arg(long, value_name = "MIB")]
     pub mem: Option<u32>,
+    /// A socket for `legwatch ctl`.
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
     /// A file to have in the guest: FILE or FILE:PATH-IN-GUEST (repeatable).
     #[arg(long, value_name = "FILE")]
     pub add: Vec<String>,
@@ -114,6 +119,15 @@ pub struct ServeArgs {
     /// Folder for report and journal; must be new or empty. Default: a fresh one, printed.
     #[arg(long)]
     pub out: Option<PathBuf>,
+    /// A socket for `legwatch ctl`.
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
+    /// A file of `[[fault]]` rules (docs/faults.md).
+    #[arg(long, value_name = "FILE")]
+    pub faults: Option<PathBuf>,
+    /// Seed of everything that rules choose by chance, where no plan has one.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
     /// Which payloads the journal keeps.
     #[arg(long, value_enum, default_value_t = RecordArg::Metadata)]
     pub record: RecordArg,
@@ -129,6 +143,77 @@ pub struct ServeArgs {
     /// What is printed at the end.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
+}
+
+/// `legwatch ctl`
+#[derive(Debug, Args)]
+pub struct CtlArgs {
+    /// The backend's socket, as given to `serve --control` or `run --control`.
+    pub socket: PathBuf,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CtlCommand,
+}
+
+/// `legwatch ctl SOCKET …`
+#[derive(Debug, Subcommand)]
+pub enum CtlCommand {
+    /// Live numbers of every leg.
+    Status,
+    /// The rules.
+    Rules {
+        /// What about them.
+        #[command(subcommand)]
+        command: RulesCommand,
+    },
+    /// Hold all requests to a leg that arrive from now on.
+    Hold {
+        /// The leg.
+        leg: String,
+    },
+    /// Let go what is held.
+    Release {
+        /// Only what this rule holds.
+        rule: Option<String>,
+    },
+    /// Lift lies, and revive legs that rules made dead or read-only.
+    Heal {
+        /// Only this leg.
+        #[arg(long)]
+        leg: Option<String>,
+        /// Only what this rule did.
+        #[arg(long)]
+        rule: Option<String>,
+    },
+    /// Set a mark that rules wait for.
+    Mark {
+        /// Its name.
+        name: String,
+    },
+    /// Cut the power of all legs.
+    Cut,
+    /// Power is on again: caches have lost what they lose, requests are served.
+    PowerOn,
+}
+
+/// `legwatch ctl SOCKET rules …`
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// All rules with their hits.
+    List,
+    /// More rules: `[[fault]]` tables as in a scenario, or @FILE.
+    Add {
+        /// TOML, or @FILE.
+        rules: String,
+    },
+    /// Take a rule away; what it did stays until it is healed.
+    Remove {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// `legwatch check`

@@ -9,12 +9,13 @@ use std::time::Duration;
 use crate::block::{LEGS_MAX, LegId, RequestId, SECTOR_BYTES, Sector, SectorRange};
 use crate::config::{LegConfig, MediumConfig, Record};
 use crate::event::What;
+use crate::fault::Rule;
 use crate::leg::{
-    Bell, Command, Commander, Control, ControlShared, Disk, Lane, LegShared, LegStats, Rest, Role,
-    Worker,
+    Bell, Command, Commander, Control, ControlShared, Disk, Faults, Lane, LegParts, LegShared,
+    LegStats, Rest, Role, Worker,
 };
 use crate::mark::SERIAL;
-use crate::medium::{Medium, MediumError, MediumView};
+use crate::medium::{Lies, Medium, MediumError, MediumView};
 use crate::sequence::Sequence;
 use crate::vhost_user::{Backend, Listener, ListenerError, Socket, SocketError, config_changed};
 use crate::virtio::Limits;
@@ -51,6 +52,12 @@ pub struct Options {
     pub spin_most: Duration,
     /// How legs share threads.
     pub threads: Threads,
+    /// Where all that rules choose by chance comes from.
+    pub seed: u64,
+    /// The rules, checked and named.
+    pub rules: Vec<Rule>,
+    /// For every sector at least so many legs stay good, whatever rules say.
+    pub good_legs: u8,
 }
 
 impl Default for Options {
@@ -61,6 +68,9 @@ impl Default for Options {
             quiet_limit: Duration::from_secs(60),
             spin_most: Duration::from_micros(50),
             threads: Threads::Auto,
+            seed: 0,
+            rules: Vec::new(),
+            good_legs: 0,
         }
     }
 }
@@ -102,6 +112,7 @@ pub enum StartError {
 pub struct Device {
     legs: Vec<Leg>,
     control: Arc<ControlShared>,
+    faults: Arc<Faults>,
     sockets: Vec<PathBuf>,
     running: Mutex<(Vec<Listener>, Vec<Running>)>,
     sequence: Sequence,
@@ -140,6 +151,13 @@ impl Device {
         sequence: &Sequence,
     ) -> Result<Device, StartError> {
         check(legs)?;
+        let faults = Arc::new(Faults::new(
+            options.seed,
+            legs.iter().map(|leg| leg.name.clone()).collect(),
+            options.rules.clone(),
+            options.good_legs,
+        ));
+        let mut parts = Vec::new();
         let mut built = Vec::new();
         let mut disks = Vec::new();
         for (config, id) in legs.iter().zip(0u8..) {
@@ -155,7 +173,21 @@ impl Device {
                 file: matches!(config.medium, MediumConfig::File { .. }),
                 commander: None,
             });
-            let disk = Disk::new(shared, config, medium, options.record, options.digest_again);
+            let lies = Arc::new(Lies::default());
+            parts.push(LegParts {
+                shared: Arc::clone(&shared),
+                lies: Arc::clone(&lies),
+                view: medium.view(),
+            });
+            let disk = Disk::new(
+                shared,
+                config,
+                medium,
+                Arc::clone(&faults),
+                lies,
+                options.record,
+                options.digest_again,
+            );
             disks.push(disk.map_err(failed)?);
         }
         let names = legs.iter().map(|leg| leg.name.as_str());
@@ -170,6 +202,8 @@ impl Device {
             .into_iter()
             .map(|group| Ok((group, Arc::new(Bell::new()?))))
             .collect::<io::Result<Vec<_>>>()?;
+        let all = bells.iter().map(|(_, bell)| Arc::clone(bell)).collect();
+        faults.connect(all, parts);
         let (_, first) = bells.first().ok_or(StartError::Legs(0))?;
         let rest = Arc::new(Rest::new(
             built.iter().map(|leg| Arc::clone(&leg.shared)).collect(),
@@ -181,6 +215,7 @@ impl Device {
             Role::Control(Control::new(
                 Arc::clone(&control),
                 Arc::clone(&rest),
+                Arc::clone(&faults),
                 options.quiet_limit,
             )),
         ));
@@ -214,6 +249,7 @@ impl Device {
         let device = Device {
             legs: built,
             control,
+            faults,
             sockets: paths,
             running: Mutex::default(),
             sequence: sequence.clone(),
@@ -247,9 +283,15 @@ impl Device {
         self.control.set_plan(json)
     }
 
-    /// A boot begins: its batches of marks count from 1 again.
-    pub fn new_boot(&self) {
+    /// A boot begins: its batches of marks count from 1 again, and the power is on.
+    pub fn new_boot(&self, boot: u32) {
         self.control.new_boot();
+        self.faults.new_boot(boot);
+    }
+
+    /// The rules, to be looked at and changed.
+    pub fn faults(&self) -> &Arc<Faults> {
+        &self.faults
     }
 
     /// What a leg holds now in one sector. A write at the same moment may be seen half done: compare its digest.

@@ -67,6 +67,24 @@ pub enum What {
         /// The requests that were still not ended when waiting was given up; empty: the legs were at rest.
         pending: Vec<RequestId>,
     },
+    /// After a power cut: what a leg holds of sectors that its volatile cache lost.
+    Lost {
+        /// The leg.
+        leg: LegId,
+        /// Its first sector.
+        start: Sector,
+        /// CRC-32 of each sector's content now.
+        digests: Digests,
+        /// The content, outside known data areas.
+        payload: Option<Vec<u8>>,
+    },
+    /// Somebody did something to the legs through `legwatch ctl`.
+    Hand {
+        /// In words.
+        what: String,
+        /// The names of rules that were added; their numbers follow those that there were.
+        added: Vec<String>,
+    },
     /// A line of the guest's console.
     Console {
         /// The line, without control characters, at most 1,000 characters.
@@ -176,7 +194,7 @@ pub struct Decided {
     pub action: Action,
 }
 
-/// What a rule can do to a request. (The language of rules grows here.)
+/// What a rule did to a request. Sectors are the leg's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
@@ -187,6 +205,141 @@ pub enum Action {
     },
     /// A write's payload is fetched just before completion, as slow DMA does.
     LateFetch,
+    /// Its second half is fetched just before completion.
+    SplitFetch {
+        /// So many milliseconds later.
+        ms: u32,
+    },
+    /// It is answered with an error.
+    Fail {
+        /// The answer.
+        status: Status,
+    },
+    /// It is not answered as long as its queue runs.
+    NeverAnswer,
+    /// It is held until something releases it.
+    Hold,
+    /// It is answered behind so many requests that arrived later.
+    Reorder {
+        /// Their number.
+        behind: u64,
+    },
+    /// It is acknowledged, and these sectors stay what they were.
+    Lose {
+        /// The sectors.
+        sectors: Vec<SectorRange>,
+    },
+    /// These sectors stay what they were.
+    Tear {
+        /// The sectors that were not stored.
+        lost: Vec<SectorRange>,
+        /// The answer.
+        status: Status,
+    },
+    /// The leg returns something else for these sectors from now on.
+    Corrupt {
+        /// The sectors.
+        sectors: Vec<SectorRange>,
+    },
+    /// This read is answered with something else than the leg holds.
+    CorruptAnswer,
+    /// This read is answered with what was there before.
+    Stale,
+    /// This read is answered with what is elsewhere, or this write goes elsewhere, and its own sectors stay what they were.
+    Misdirect {
+        /// The leg that it goes to.
+        leg: LegId,
+        /// The sectors there.
+        to: SectorRange,
+        /// The write's own sectors; none for a read.
+        lost: Vec<SectorRange>,
+    },
+    /// This read met what the rule did earlier to some of its sectors.
+    Met,
+    /// A flush is acknowledged, and nothing was made durable.
+    FlushLie,
+    /// The leg (or the queue) serves nothing.
+    Stall {
+        /// For so many milliseconds from now.
+        ms: u32,
+    },
+    /// The leg refuses changes from now on.
+    ReadOnly,
+    /// These sectors can't be read until they are written again.
+    BadSectors {
+        /// The sectors.
+        sectors: Vec<SectorRange>,
+    },
+    /// The leg fails everything from now on.
+    Dead,
+    /// The power of all legs is cut.
+    PowerCut,
+    /// The rule would have hit, and the budget forbade it.
+    Withheld,
+}
+
+impl Action {
+    /// The sectors of which a leg does not hold, from this request on, what an honest disk would.
+    pub fn lies(&self, own: LegId) -> SmallVec<[(LegId, SectorRange); 2]> {
+        let here = |sectors: &[SectorRange]| sectors.iter().map(|range| (own, *range)).collect();
+        match self {
+            Action::Lose { sectors }
+            | Action::Corrupt { sectors }
+            | Action::BadSectors { sectors } => here(sectors),
+            Action::Tear {
+                lost,
+                status: Status::Ok,
+            } => here(lost),
+            Action::Misdirect { leg, to, lost } if !lost.is_empty() => {
+                let mut lies: SmallVec<[(LegId, SectorRange); 2]> = here(lost);
+                lies.push((*leg, *to));
+                lies
+            }
+            Action::Tear { .. }
+            | Action::Misdirect { .. }
+            | Action::Delay { .. }
+            | Action::LateFetch
+            | Action::SplitFetch { .. }
+            | Action::Fail { .. }
+            | Action::NeverAnswer
+            | Action::Hold
+            | Action::Reorder { .. }
+            | Action::CorruptAnswer
+            | Action::Stale
+            | Action::Met
+            | Action::FlushLie
+            | Action::Stall { .. }
+            | Action::ReadOnly
+            | Action::Dead
+            | Action::PowerCut
+            | Action::Withheld => SmallVec::new(),
+        }
+    }
+
+    /// Whether a read that it hit was answered with something else than an honest disk would.
+    pub fn answers_falsely(&self) -> bool {
+        match self {
+            Action::CorruptAnswer | Action::Stale | Action::Met => true,
+            Action::Misdirect { lost, .. } => lost.is_empty(),
+            // A read that makes its own sectors a lie has met it, too.
+            Action::Corrupt { .. } | Action::BadSectors { .. } => true,
+            Action::Delay { .. }
+            | Action::LateFetch
+            | Action::SplitFetch { .. }
+            | Action::Fail { .. }
+            | Action::NeverAnswer
+            | Action::Hold
+            | Action::Reorder { .. }
+            | Action::Lose { .. }
+            | Action::Tear { .. }
+            | Action::FlushLie
+            | Action::Stall { .. }
+            | Action::ReadOnly
+            | Action::Dead
+            | Action::PowerCut
+            | Action::Withheld => false,
+        }
+    }
 }
 
 /// A write's payload was fetched. The number was taken before the copy began.

@@ -31,6 +31,9 @@ pub struct RunHeader {
     /// What the scenario asks of the run besides having no findings.
     #[serde(default)]
     pub expect: Expect,
+    /// The rules of the scenario, by their numbers.
+    #[serde(default)]
+    pub rules: Vec<RuleHead>,
     /// The command line that runs it again; empty if there is none.
     #[serde(default)]
     pub reproduce: String,
@@ -52,6 +55,15 @@ pub struct LegHead {
     pub config: LegConfig,
     /// Its size in sectors.
     pub sectors: u64,
+}
+
+/// One rule, as far as the verdict needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleHead {
+    /// Its name.
+    pub name: String,
+    /// Whether the run counts even if it never fires.
+    pub may_not_fire: bool,
 }
 
 /// One step of a plan, as far as the verdict needs it.
@@ -118,6 +130,7 @@ impl RunHeader {
             steps: Vec::new(),
             record: Record::default(),
             expect: Expect::default(),
+            rules: Vec::new(),
             reproduce: String::new(),
             options: serde_json::Value::Null,
             provenance: serde_json::Value::Null,

@@ -71,6 +71,8 @@ impl Judge {
             | What::Mark(_)
             | What::Quiet { .. }
             | What::Initial { .. }
+            | What::Lost { .. }
+            | What::Hand { .. }
             | What::Evidence { .. }
             | What::End => {}
         }

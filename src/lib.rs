@@ -8,6 +8,7 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod ctl;
 pub mod device;
 pub mod event;
 pub mod explain;

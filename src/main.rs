@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use legwatch::cli::{Cli, Command};
 use legwatch::failure::{self, EXIT_INTERNAL, EXIT_USER, Failure};
-use legwatch::{explain, kernel_command, recorded, run, serve, witness};
+use legwatch::{ctl, explain, kernel_command, recorded, run, serve, witness};
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
@@ -41,6 +41,7 @@ fn command(command: &Command) -> Result<u8, Failure> {
         Command::Check(args) => recorded::check(args),
         Command::Report(args) => recorded::report(args),
         Command::Explain(args) => explain::explain(args),
+        Command::Ctl(args) => ctl::ctl(args),
         Command::Kernel { command } => kernel_command::run(command),
         Command::Witness { config } => witness::process::main(config),
     }

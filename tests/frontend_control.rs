@@ -55,7 +55,7 @@ fn marks_travel_over_the_control_leg() {
     };
     assert_eq!(control.write(marks_at, &mark::encode_mark(3, &quiet)), 0);
     assert_eq!(client.collect(0, 1, "the flush"), [(1, 0)]);
-    bench.device().new_boot();
+    bench.device().new_boot(2);
     assert_eq!(control.write(marks_at, &two), 0, "another boot's");
     drop((client, control));
 

@@ -27,6 +27,8 @@ const INITIAL: u8 = 13;
 const GUEST_ENDED: u8 = 14;
 const EVIDENCE: u8 = 15;
 const END: u8 = 16;
+const LOST: u8 = 17;
+const HAND: u8 = 18;
 
 /// Appends one event's payload.
 pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
@@ -48,13 +50,7 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
         What::Fetched(fetched) => {
             request(fetched.request, out);
             digests(&fetched.digests, out);
-            match &fetched.payload {
-                None => out.push(0),
-                Some(bytes) => {
-                    out.push(1);
-                    blob(bytes, out);
-                }
-            }
+            optional(fetched.payload.as_deref(), out);
         }
         What::Completed(completed) => put_completed(completed, out),
         What::Abandoned(abandoned) => {
@@ -86,6 +82,21 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
             out.push(leg.0);
             varint(start.0, out);
             blob(bytes, out);
+        }
+        What::Lost {
+            leg,
+            start,
+            digests: lost,
+            payload,
+        } => {
+            out.push(leg.0);
+            varint(start.0, out);
+            digests(lost, out);
+            optional(payload.as_deref(), out);
+        }
+        What::Hand { what, added } => {
+            blob(what.as_bytes(), out);
+            json(added, out);
         }
         What::GuestEnded { boot, how } => {
             varint(u64::from(*boot), out);
@@ -124,6 +135,8 @@ fn kind(what: &What) -> u8 {
         What::GuestEnded { .. } => GUEST_ENDED,
         What::Evidence { .. } => EVIDENCE,
         What::End => END,
+        What::Lost { .. } => LOST,
+        What::Hand { .. } => HAND,
     }
 }
 
@@ -143,6 +156,13 @@ fn varint(mut value: u64, out: &mut Vec<u8>) {
 fn blob(bytes: &[u8], out: &mut Vec<u8>) {
     varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
+}
+
+fn optional(bytes: Option<&[u8]>, out: &mut Vec<u8>) {
+    out.push(u8::from(bytes.is_some()));
+    if let Some(bytes) = bytes {
+        blob(bytes, out);
+    }
 }
 
 fn json<T: serde::Serialize>(value: &T, out: &mut Vec<u8>) {
@@ -400,6 +420,26 @@ impl<'a> Bytes<'a> {
                 start.checked_add((bytes.len() / SECTOR_BYTES) as u64)?;
                 What::Initial { leg, start, bytes }
             }
+            LOST => {
+                let (leg, start) = (self.leg()?, Sector(self.varint()?));
+                let digests = self.digests()?;
+                start.checked_add(digests.len() as u64)?;
+                let payload = if self.flag()? {
+                    Some(self.blob()?.to_vec())
+                } else {
+                    None
+                };
+                What::Lost {
+                    leg,
+                    start,
+                    digests,
+                    payload,
+                }
+            }
+            HAND => What::Hand {
+                what: String::from_utf8(self.blob()?.to_vec()).ok()?,
+                added: self.json()?,
+            },
             GUEST_ENDED => What::GuestEnded {
                 boot: self.u32()?,
                 how: self.json()?,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::command::Ending;
+use super::faults::Faults;
 use super::lock;
 use super::shared::Rest;
 use super::worker::Queue;
@@ -75,6 +76,7 @@ impl ControlShared {
 pub struct Control {
     shared: Arc<ControlShared>,
     rest: Arc<Rest>,
+    faults: Arc<Faults>,
     limit: Duration,
     waiting: Vec<Waiting>,
 }
@@ -100,10 +102,16 @@ pub const LIMITS: Limits = Limits {
 
 impl Control {
     /// A control leg that waits for `rest` at quiet points, `limit` at most.
-    pub fn new(shared: Arc<ControlShared>, rest: Arc<Rest>, limit: Duration) -> Control {
+    pub fn new(
+        shared: Arc<ControlShared>,
+        rest: Arc<Rest>,
+        faults: Arc<Faults>,
+        limit: Duration,
+    ) -> Control {
         Control {
             shared,
             rest,
+            faults,
             limit,
             waiting: Vec::new(),
         }
@@ -200,6 +208,7 @@ impl Control {
                         if let Mark::Quiet { id, .. } = &mark {
                             quiet.push(*id);
                         }
+                        self.faults.see(&mark);
                         tap.record(What::Mark(mark));
                     }
                 }

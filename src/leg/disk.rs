@@ -11,6 +11,8 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::command::Ending;
+use super::faults::Faults;
+use super::faulty::{Fate, Faulty};
 use super::shared::{LegShared, count};
 use super::worker::Queue;
 use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status, sector_digests};
@@ -20,7 +22,7 @@ use crate::event::{
     Abandoned, Arrived, Completed, Content, Digests, Fetched, FrontendChange, What,
 };
 use crate::fault::LegRules;
-use crate::medium::{Medium, MemoryMedium};
+use crate::medium::{Lies, Medium, MemoryMedium};
 use crate::sequence::Tap;
 use crate::virtio::defs::{ID_BYTES, REQUEST_BYTES_MAX};
 use crate::virtio::{Head, Limits, Pending, parse};
@@ -28,10 +30,10 @@ use crate::virtio::{Head, Limits, Pending, parse};
 /// One leg: its medium, its rules, its requests. It outlives every connection.
 #[derive(Debug)]
 pub struct Disk {
-    shared: Arc<LegShared>,
-    medium: Medium,
-    limits: Limits,
-    rules: LegRules,
+    pub(super) shared: Arc<LegShared>,
+    pub(super) medium: Medium,
+    pub(super) limits: Limits,
+    pub(super) rules: LegRules,
     record: Record,
     /// Whether guest memory is digested again before completion.
     digest_again: bool,
@@ -39,7 +41,9 @@ pub struct Disk {
     data_version: u64,
     held: BinaryHeap<Reverse<Held>>,
     /// Where a file's payload passes through; sparse, page-aligned, as long as the longest request.
-    scratch: MemoryMedium,
+    pub(super) scratch: MemoryMedium,
+    /// What rules need; unused without any.
+    pub(super) faulty: Faulty,
 }
 
 /// A request that waits for its time.
@@ -77,17 +81,19 @@ impl Ord for Held {
 
 /// A request on its way.
 #[derive(Debug)]
-struct Job {
-    number: u64,
-    queue: u16,
-    operation: Operation,
-    ranges: SmallVec<[SectorRange; 1]>,
-    pending: Pending,
-    step: Step,
+pub(super) struct Job {
+    pub(super) number: u64,
+    pub(super) queue: u16,
+    pub(super) operation: Operation,
+    pub(super) ranges: SmallVec<[SectorRange; 1]>,
+    pub(super) pending: Pending,
+    pub(super) step: Step,
+    /// What rules do to it.
+    pub(super) fate: Option<Box<Fate>>,
 }
 
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     /// Only the answer is left to give.
     Refused(Status),
     /// Nothing has happened yet.
@@ -97,14 +103,14 @@ enum Step {
 }
 
 /// What the work on a request came to.
-struct Outcome {
-    status: Status,
-    content: Content,
-    written: u32,
+pub(super) struct Outcome {
+    pub(super) status: Status,
+    pub(super) content: Content,
+    pub(super) written: u32,
 }
 
 impl Outcome {
-    fn plain(status: Status) -> Outcome {
+    pub(super) fn plain(status: Status) -> Outcome {
         Outcome {
             status,
             content: Content::NotTaken,
@@ -122,6 +128,8 @@ impl Disk {
         shared: Arc<LegShared>,
         config: &LegConfig,
         medium: Medium,
+        faults: Arc<Faults>,
+        lies: Arc<Lies>,
         record: Record,
         digest_again: bool,
     ) -> Result<Disk, crate::medium::MediumError> {
@@ -135,10 +143,11 @@ impl Disk {
         };
         shared.set_sectors(limits.sectors);
         Ok(Disk {
+            rules: LegRules::new(config, shared.id(), faults.seed()),
+            faulty: Faulty::new(faults, lies),
             shared,
             medium,
             limits,
-            rules: LegRules::new(config),
             record,
             digest_again,
             data: None,
@@ -164,14 +173,14 @@ impl Disk {
         Ok(())
     }
 
-    fn id(&self, number: u64) -> RequestId {
+    pub(super) fn id(&self, number: u64) -> RequestId {
         RequestId {
             leg: self.shared.id(),
             number,
         }
     }
 
-    fn leg(&self) -> LegId {
+    pub(super) fn leg(&self) -> LegId {
         self.shared.id()
     }
 
@@ -205,9 +214,10 @@ impl Disk {
             ranges,
             pending,
             step,
+            fate: None,
         };
         let bytes = job.pending.data().bytes();
-        if self.rules.is_empty() {
+        if self.is_plain(tap) {
             if operation == Operation::Write && matches!(job.step, Step::Todo) {
                 let outcome = self.write_now(&job, tap);
                 self.finish(queue, job, outcome, tap);
@@ -217,31 +227,23 @@ impl Disk {
             }
             return bytes;
         }
-        let decision = self.rules.decide(self.leg(), number, operation);
-        for decided in decision.decided {
-            tap.record(What::Decided(decided));
-        }
-        if operation == Operation::Write && matches!(job.step, Step::Todo) && !decision.late_fetch {
-            let (status, digests) = self.store(&job, true, tap);
-            job.step = Step::Stored { digests, status };
-        }
-        if decision.delay.is_zero() {
-            let outcome = self.work(&mut job, tap);
-            self.finish(queue, job, outcome, tap);
-        } else {
-            let now = clock::now();
-            self.shared.hold(number);
-            self.held.push(Reverse(Held {
-                due: now.checked_add(decision.delay).unwrap_or(now),
-                job,
-            }));
-        }
+        self.arrive_faulty(queue, job, tap);
         bytes
+    }
+
+    /// Keeps a request until its time.
+    pub(super) fn keep(&mut self, due: Instant, job: Job) {
+        self.shared.hold(job.number);
+        self.held.push(Reverse(Held { due, job }));
     }
 
     /// When the next held request is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.held.peek().map(|Reverse(held)| held.due)
+        let held = self.held.peek().map(|Reverse(held)| held.due);
+        match (held, self.next_parked()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
     }
 
     /// Ends the held requests that are due; `true` if there were any.
@@ -253,12 +255,13 @@ impl Disk {
         if first > now {
             return false;
         }
+        self.end_parked(now, queues, tap);
         while let Some(Reverse(held)) = self.held.peek() {
             if held.due > now {
                 break;
             }
             if let Some(Reverse(held)) = self.held.pop() {
-                self.end_held(held, queues, Ending::Complete, tap);
+                self.end_held(held.job, queues, Ending::Complete, tap);
             }
         }
         true
@@ -278,13 +281,24 @@ impl Disk {
         self.held = rest.into();
         ours.sort_unstable_by(|Reverse(a), Reverse(b)| a.cmp(b));
         for Reverse(held) in ours {
-            self.end_held(held, queues, ending, tap);
+            self.end_held(held.job, queues, ending, tap);
         }
+        self.end_parked_of(queue, queues, ending, tap);
     }
 
-    fn end_held(&mut self, held: Held, queues: &mut [Queue], ending: Ending, tap: &mut Tap) {
-        let mut job = held.job;
+    pub(super) fn end_held(
+        &mut self,
+        mut job: Job,
+        queues: &mut [Queue],
+        ending: Ending,
+        tap: &mut Tap,
+    ) {
         self.shared.release(job.number);
+        let ending = if self.is_dark() {
+            Ending::Abandon
+        } else {
+            ending
+        };
         let queue = queues.iter_mut().find(|queue| queue.index == job.queue);
         match (queue, ending) {
             (Some(queue), Ending::Complete) => {
@@ -310,7 +324,7 @@ impl Disk {
     }
 
     /// Answers: the number, the event, then the used entry, which the driver sees when the queue publishes.
-    fn finish(&mut self, queue: &mut Queue, job: Job, outcome: Outcome, tap: &mut Tap) {
+    pub(super) fn finish(&mut self, queue: &mut Queue, job: Job, outcome: Outcome, tap: &mut Tap) {
         let counts = self.shared.counts();
         match job.operation {
             Operation::Read => count(&counts.reads, 1),
@@ -323,6 +337,13 @@ impl Disk {
         }
         if outcome.status != Status::Ok {
             count(&counts.errors, 1);
+        }
+        if job.operation == Operation::Write
+            && let Some(range) = job.ranges.first()
+            && self.faulty.twins
+        {
+            let leg = self.shared.id();
+            self.faulty.faults.write_ended(leg, *range, outcome.status);
         }
         let no = tap.number();
         tap.push(
@@ -340,7 +361,14 @@ impl Disk {
     }
 
     /// Everything that is left to do before the answer.
-    fn work(&mut self, job: &mut Job, tap: &mut Tap) -> Outcome {
+    pub(super) fn work(&mut self, job: &mut Job, tap: &mut Tap) -> Outcome {
+        if let Some(fate) = job.fate.take() {
+            return self.work_faulty(job, *fate, tap);
+        }
+        self.work_honest(job, tap)
+    }
+
+    pub(super) fn work_honest(&mut self, job: &mut Job, tap: &mut Tap) -> Outcome {
         match std::mem::replace(&mut job.step, Step::Todo) {
             Step::Refused(status) => Outcome::plain(status),
             Step::Stored { digests, status } => Outcome {
@@ -374,7 +402,7 @@ impl Disk {
     }
 
     /// Turns a medium's result into an answer; an error is recorded.
-    fn answer(&self, result: std::io::Result<()>, number: u64, tap: &mut Tap) -> Status {
+    pub(super) fn answer(&self, result: std::io::Result<()>, number: u64, tap: &mut Tap) -> Status {
         match result {
             Ok(()) => Status::Ok,
             Err(error) => {
@@ -389,7 +417,7 @@ impl Disk {
         }
     }
 
-    fn zero(&mut self, job: &Job, unmap: bool, tap: &mut Tap) -> Outcome {
+    pub(super) fn zero(&mut self, job: &Job, unmap: bool, tap: &mut Tap) -> Outcome {
         let result = job
             .ranges
             .iter()
@@ -399,7 +427,7 @@ impl Disk {
     }
 
     /// Without a volatile cache, what was written is durable before it is answered (virtio 1.2, 5.2.6.2).
-    fn settle(&mut self) -> std::io::Result<()> {
+    pub(super) fn settle(&mut self) -> std::io::Result<()> {
         if self.shared.write_through() {
             self.medium.flush()
         } else {
@@ -407,7 +435,7 @@ impl Disk {
         }
     }
 
-    fn read(&mut self, job: &Job, tap: &mut Tap) -> Outcome {
+    pub(super) fn read(&mut self, job: &Job, tap: &mut Tap) -> Outcome {
         let Some(range) = job.ranges.first().copied() else {
             return Outcome::plain(Status::IoErr);
         };
@@ -435,6 +463,18 @@ impl Disk {
         }
     }
 
+    /// Whether the journal gets the payload of a write to `range`.
+    pub(super) fn keeps_payload(&mut self, range: SectorRange) -> bool {
+        if let Some(area) = self.shared.data_area_since(&mut self.data_version) {
+            self.data = area;
+        }
+        match self.record {
+            Record::All => true,
+            Record::Metadata => !self.data.is_some_and(|area| area.covers(range)),
+            Record::None => false,
+        }
+    }
+
     /// Fetches a write's payload and stores it: the number first, then one copy, then the digests of that copy. They go with the event, and
     /// come back as well if they are `wanted` (else: none).
     fn store(&mut self, job: &Job, wanted: bool, tap: &mut Tap) -> (Status, Digests) {
@@ -442,14 +482,7 @@ impl Disk {
             return (Status::IoErr, Digests::new());
         };
         let data = job.pending.data();
-        if let Some(area) = self.shared.data_area_since(&mut self.data_version) {
-            self.data = area;
-        }
-        let keep = match self.record {
-            Record::All => true,
-            Record::Metadata => !self.data.is_some_and(|area| area.covers(range)),
-            Record::None => false,
-        };
+        let keep = self.keeps_payload(range);
         let no = tap.number();
         let (bytes, stored): (&[u8], _) = match &mut self.medium {
             Medium::Memory(memory) => {
@@ -487,7 +520,7 @@ impl Disk {
     }
 
     /// A write that is fetched, stored and answered at once.
-    fn write_now(&mut self, job: &Job, tap: &mut Tap) -> Outcome {
+    pub(super) fn write_now(&mut self, job: &Job, tap: &mut Tap) -> Outcome {
         let (status, _) = self.store(job, false, tap);
         let mut content = Content::NotTaken;
         if let Some(range) = job.ranges.first()
@@ -513,7 +546,7 @@ impl Disk {
     }
 
     /// What guest memory holds now, against what was fetched.
-    fn content_now(&self, job: &Job, fetched: &Digests, status: Status) -> Content {
+    pub(super) fn content_now(&self, job: &Job, fetched: &Digests, status: Status) -> Content {
         if !self.digest_again || status != Status::Ok {
             return Content::NotTaken;
         }
@@ -527,6 +560,6 @@ impl Disk {
 }
 
 /// The first `count` sectors, of the scratch memory.
-fn front(count: u64) -> SectorRange {
+pub(super) fn front(count: u64) -> SectorRange {
     SectorRange::new(Sector(0), count).unwrap_or_default()
 }

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `shared` | what others may know of a leg while it runs: counters, requests in flight, its data area |
 //! | `disk` | one request's way, from its avail entry to its used entry |
+//! | `faults` | what the rules of all legs share: hits, marks, twins, budget, power |
+//! | `faulty` | a request's way where rules or lies are about |
 //! | `control` | the control leg: the plan to read, marks to write, quiet points |
 //! | `worker` | the thread that serves queues: polls, spins, sleeps, keeps time |
 //! | `command` | what a connection asks of a worker |
@@ -25,6 +27,8 @@
 mod command;
 mod control;
 mod disk;
+mod faults;
+mod faulty;
 mod shared;
 mod worker;
 
@@ -33,6 +37,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use command::{Bell, Command, Commander, Ending, QueueStart};
 pub use control::{Control, ControlShared, LIMITS as CONTROL_LIMITS};
 pub use disk::Disk;
+pub use faults::{Faults, LegParts, RuleState};
 pub use shared::{LegShared, LegStats, Rest};
 pub use worker::{Lane, Role, Worker};
 

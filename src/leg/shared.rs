@@ -186,6 +186,17 @@ impl LegShared {
         count(&self.ended, 1);
     }
 
+    /// Requests that have ended.
+    pub(super) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Requests that have arrived and not ended.
+    pub(super) fn depth(&self) -> u64 {
+        let ended = self.ended.load(Ordering::Relaxed);
+        self.arrived.load(Ordering::Relaxed).saturating_sub(ended)
+    }
+
     /// Whether every request that has arrived has ended.
     pub fn at_rest(&self) -> bool {
         // In this order: an arrival between the two looks like a request in flight, which it is.

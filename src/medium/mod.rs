@@ -5,12 +5,14 @@
 
 mod file;
 mod memory;
+mod overlay;
 
 use std::io;
 use std::path::PathBuf;
 
 pub use file::FileMedium;
 pub use memory::MemoryMedium;
+pub use overlay::{Block, Kept, Lie, Lies, Met, Overlay, Volatile};
 
 use crate::block::{SECTOR_BYTES, Sector, SectorRange};
 use crate::config::{LegConfig, MediumConfig};
@@ -110,6 +112,34 @@ impl Medium {
         match self {
             Medium::Memory(memory) => memory.grow(sectors),
             Medium::File(file) => file.grow(sectors),
+        }
+    }
+
+    /// Reads `range`.
+    ///
+    /// # Errors
+    /// The medium's own.
+    pub fn read(&self, range: SectorRange, out: &mut [u8]) -> io::Result<()> {
+        match self {
+            Medium::Memory(memory) => {
+                out.copy_from_slice(memory.bytes(range));
+                Ok(())
+            }
+            Medium::File(file) => file.read(range, out),
+        }
+    }
+
+    /// Writes `range`.
+    ///
+    /// # Errors
+    /// The medium's own.
+    pub fn write(&mut self, range: SectorRange, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Medium::Memory(memory) => {
+                memory.bytes_mut(range).copy_from_slice(bytes);
+                Ok(())
+            }
+            Medium::File(file) => file.write(range, bytes),
         }
     }
 

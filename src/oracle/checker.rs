@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::injected::Injected;
 use super::intents::Book;
 use super::legs::Note;
 use super::same_pages::{Announced, Buffer};
@@ -34,6 +35,7 @@ pub struct Checker {
     pub(super) world: World,
     pub(super) book: Book,
     pub(super) wrongs: Wrongs,
+    pub(super) injected: Injected,
     pub(super) coverage: Coverage,
     pub(super) announced: Announced,
     /// Buffers of immutable writes, and the last event at which the promise about them ended.
@@ -79,6 +81,7 @@ impl Checker {
             world: World::new(header),
             book: Book::new(header.run),
             wrongs: Wrongs::default(),
+            injected: Injected::default(),
             coverage,
             announced: Announced::default(),
             immutable: BTreeMap::new(),
@@ -114,13 +117,23 @@ impl Checker {
             }
             What::Frontend { .. } => {}
             What::Arrived(arrived) => self.arrived(no, us, arrived),
-            What::Decided(decided) => self.world.requests.rule(decided.request, decided.rule),
+            What::Decided(decided) => {
+                self.world.requests.rule(decided.request, decided.rule);
+                self.injected.decided(decided);
+            }
             What::Fetched(fetched) => self.fetched(no, fetched),
             What::Completed(completed) => self.completed(no, us, completed),
             What::Abandoned(abandoned) => self.abandoned(no, us, abandoned),
             What::Mark(mark) => self.mark(no, us, mark),
             What::Quiet { id, pending } => self.quiet(no, *id, pending),
             What::Console { .. } => {}
+            What::Lost {
+                leg,
+                start,
+                digests,
+                payload,
+            } => self.lost(no, *leg, *start, digests, payload.as_deref()),
+            What::Hand { added, .. } => self.injected.added(added),
             What::Initial { leg, start, bytes } => self.initial(*leg, *start, bytes),
             What::GuestEnded { how, .. } => {
                 if *how == GuestEnd::PoweredOff {

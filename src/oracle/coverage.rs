@@ -6,7 +6,7 @@ use super::guest::BadRead;
 use super::verdict::{Coverage, EndState, Outcome, Verdict};
 use super::world::{bit, leg_sector};
 use crate::event::GuestEnd;
-use crate::finding::{Check, Finding, Range, Wrongness};
+use crate::finding::{Cause, Check, Finding, Range, Wrongness};
 use crate::mark::IntentKind;
 use crate::md::BadSuperblock;
 use crate::plan::StepKind;
@@ -22,6 +22,7 @@ impl Checker {
         self.add_steps(&mut findings, &mut reasons);
         findings.extend(end.findings);
         findings.sort_by(|one, other| (one.first, &one.id).cmp(&(other.first, &other.id)));
+        self.fault_coverage(&mut reasons);
         let known = findings
             .extract_if(.., |finding| finding.known.is_some())
             .collect();
@@ -132,6 +133,20 @@ impl Checker {
         finding.reason =
             "the guest read something else than it wrote, and what the legs hold does not explain it"
                 .into();
+        let sources: Vec<_> = rest
+            .iter()
+            .map(|read| self.injected.source(Some(read.digest)))
+            .collect();
+        if let Some(Some(rule)) = sources.first()
+            && sources.iter().all(Option::is_some)
+            && self.guest.bad_reads_more == 0
+        {
+            finding.cause = Cause::Injected;
+            finding.reason = format!(
+                "the guest got what fault `{}` made a leg answer; md has no means to notice",
+                self.rule_name(*rule)
+            );
+        }
         finding.notes.push(format!(
             "target {} sector {} began with {}",
             first.target, first.sector, first.head

@@ -24,6 +24,14 @@ struct Case<'a> {
     legs: BTreeSet<LegId>,
 }
 
+impl Case<'_> {
+    /// The rule that explains every entry.
+    fn injected(&self) -> Option<u16> {
+        let first = self.wrongs.first()?.injected;
+        first.filter(|_| self.wrongs.iter().all(|wrong| wrong.injected.is_some()))
+    }
+}
+
 /// What the legs got instead, as far as it tells one cause from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Got {
@@ -51,6 +59,7 @@ type GroupKey = (
     Vec<LegId>,
     Got,
     Option<&'static str>,
+    Option<u16>,
 );
 
 impl Checker {
@@ -75,8 +84,9 @@ impl Checker {
             let got = got(&case.wrongs);
             // Known only if all of it is.
             let known = case.wrongs.iter().map(|wrong| wrong.known).min().flatten();
+            let injected = case.injected();
             groups
-                .entry((check, kind, confidence, legs, got, known))
+                .entry((check, kind, confidence, legs, got, known, injected))
                 .or_default()
                 .push(case);
         }
@@ -117,7 +127,7 @@ impl Checker {
     }
 
     fn finding(&self, key: &GroupKey, cases: &[Case<'_>]) -> Finding {
-        let (check, kind, confidence, legs, got, known) = key;
+        let (check, kind, confidence, legs, got, known, injected) = key;
         let (check, kind, got) = (*check, *kind, *got);
         let wrongs = || cases.iter().flat_map(|case| case.wrongs.iter().copied());
         let mut array = RangeSet::default();
@@ -167,8 +177,14 @@ impl Checker {
             writes: count,
             first,
             last,
-            cause: Cause::Kernel,
-            reason: reason(check, kind).to_owned(),
+            cause: injected.map_or(Cause::Kernel, |_| Cause::Injected),
+            reason: match injected {
+                Some(rule) => format!(
+                    "the guest read this content from what fault `{}` had made of a leg",
+                    self.rule_name(*rule)
+                ),
+                None => reason(check, kind).to_owned(),
+            },
             promise: check.promise().to_owned(),
             example: detail
                 .filter(|detail| !detail.legs.is_empty())

@@ -116,6 +116,8 @@ pub(crate) struct Book {
     /// Buffered writes that ended well and wait for a flush.
     unsettled: Vec<IntentNo>,
     flushes: BTreeMap<OpenKey, EventNo>,
+    /// By target: the begin of the latest flush that ended well.
+    flushed_to: BTreeMap<u16, EventNo>,
 }
 
 impl Book {
@@ -289,7 +291,18 @@ impl Book {
         if errno != 0 {
             return Vec::new();
         }
+        let flushed = self.flushed_to.entry(intent.target).or_default();
+        *flushed = begin.max(*flushed);
         self.settle_unsettled(|record| record.intent.target == intent.target && record.end < begin)
+    }
+
+    /// Whether the workload was told that a write is durable.
+    pub(crate) fn is_durable(&self, id: IntentNo) -> bool {
+        self.records.get(&id).is_some_and(|record| {
+            let target = record.intent.target;
+            let flushed = self.flushed_to.get(&target).copied().unwrap_or_default();
+            record.ok && record.ended() && (record.intent.flags.dsync || record.end < flushed)
+        })
     }
 
     /// The guest synced all: every buffered write that ended is settled and given back.

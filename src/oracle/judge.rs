@@ -365,6 +365,7 @@ impl Checker {
             instead,
             known: None,
             note: None,
+            injected: self.injected_by(array.key, run),
             detail,
         });
     }

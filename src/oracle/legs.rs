@@ -53,6 +53,7 @@ impl Checker {
             return;
         };
         self.world.requests.fetch(no, id, &fetched.digests);
+        self.injected.changed(id, range);
         let shadow = self.world.shadow_mut(id.leg);
         for ((sector, digest), gpa) in range.sectors().zip(&fetched.digests).zip(&addresses) {
             shadow.push(
@@ -77,7 +78,7 @@ impl Checker {
     }
 
     /// Keeps payload outside the data area: there it can be metadata.
-    fn put_bytes(&mut self, leg: LegId, range: SectorRange, payload: &[u8]) {
+    pub(super) fn put_bytes(&mut self, leg: LegId, range: SectorRange, payload: &[u8]) {
         let data = self.world.md.of(leg).map(|(_, member)| member.data);
         let sectors = self
             .world
@@ -242,6 +243,9 @@ impl Checker {
                 if let (Content::Returned(digests), Some(range)) =
                     (&completed.content, open.ranges.first())
                 {
+                    if !self.injected.answered(id, digests) {
+                        return;
+                    }
                     let shadow = self.world.shadow_mut(id.leg);
                     for (sector, digest) in range.sectors().zip(digests) {
                         shadow.learn(sector, *digest);
@@ -259,6 +263,7 @@ impl Checker {
             return;
         };
         self.coverage.legs[id.leg.index()].abandoned += 1;
+        self.injected.ended(id);
         match open.operation {
             Operation::Write => self.write_ended(no, us, id, &open, false, &Content::NotTaken),
             Operation::Discard | Operation::WriteZeroes | Operation::WriteZeroesUnmap => {
@@ -301,6 +306,8 @@ impl Checker {
                     .any(|(first, count)| (*first..first + count).contains(&at));
                 shadow.end(sector, fetched, no, state, here);
             }
+        } else if !ok && matches!(self.world.requests.past(id), Some(past) if past.rule.is_some()) {
+            self.failed_unfetched(no, id, range);
         }
         if let Some(note) = note.as_ref().filter(|_| ok) {
             self.measure_lag(us, id.leg, note);
@@ -404,6 +411,7 @@ impl Checker {
                 instead: None,
                 known: None,
                 note: None,
+                injected: None,
                 detail,
             });
         }
@@ -425,6 +433,7 @@ impl Checker {
                 .shadow_mut(id.leg)
                 .zero(range, no, open.arrived, id.number);
             self.world.bytes[id.leg.index()].zero(range);
+            self.injected.changed(id, range);
             if let Some((key, on_array)) = self
                 .world
                 .checked(id.leg)
@@ -445,7 +454,7 @@ impl Checker {
     }
 
     /// After a write or zeroing that may have been metadata: what md says now.
-    fn metadata_ended(&mut self, no: EventNo, leg: LegId, range: SectorRange, ok: bool) {
+    pub(super) fn metadata_ended(&mut self, no: EventNo, leg: LegId, range: SectorRange, ok: bool) {
         if !self.world.md.concerns(leg, range) {
             return;
         }

@@ -19,6 +19,7 @@ mod discard_all;
 pub mod excuse;
 mod fold;
 mod guest;
+mod injected;
 mod intents;
 mod judge;
 pub mod known;
@@ -34,4 +35,4 @@ mod wrong;
 
 pub use checker::{Checker, Wanted};
 pub(crate) use fold::plain;
-pub use verdict::{Coverage, EndState, LegCoverage, Outcome, Verdict};
+pub use verdict::{Coverage, EndState, FaultCoverage, LegCoverage, Outcome, Verdict};

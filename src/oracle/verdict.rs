@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::finding::{Confidence, Finding};
+use crate::finding::{Cause, Confidence, Finding};
 
 /// How a run came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ impl Verdict {
     /// The verdict when suspect findings decide too.
     #[must_use]
     pub fn strict(mut self) -> Verdict {
-        if !self.findings.is_empty() {
+        if self.findings.iter().any(|f| f.cause != Cause::Injected) {
             self.outcome = Outcome::Findings;
         }
         self
@@ -65,7 +65,9 @@ impl Verdict {
     }
 
     pub(crate) fn decide(&mut self) {
-        let proven = |finding: &Finding| finding.confidence == Confidence::Proven;
+        let proven = |finding: &Finding| {
+            finding.confidence == Confidence::Proven && finding.cause != Cause::Injected
+        };
         self.outcome = if self.findings.iter().any(proven) {
             Outcome::Findings
         } else if !self.reasons.is_empty() {
@@ -132,6 +134,24 @@ pub struct Coverage {
     pub legs: Vec<LegCoverage>,
     /// Facts that the guest told, by name.
     pub facts: BTreeMap<String, String>,
+    /// What each rule of the scenario did.
+    #[serde(default)]
+    pub faults: Vec<FaultCoverage>,
+}
+
+/// What one rule did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultCoverage {
+    /// Its name.
+    pub name: String,
+    /// Requests that it hit.
+    pub fired: u64,
+    /// Reads that met later what it had done.
+    pub met: u64,
+    /// Requests that it would have hit, had the budget let it.
+    pub withheld: u64,
+    /// Sectors that are still not what an honest disk would hold.
+    pub sectors_left: u64,
 }
 
 /// What one leg saw.

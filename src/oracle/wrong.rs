@@ -52,6 +52,8 @@ pub(crate) struct Wrong {
     pub(crate) known: Option<&'static str>,
     /// What the check has to say besides.
     pub(crate) note: Option<String>,
+    /// The rule from whose lie the wrong content came.
+    pub(crate) injected: Option<u16>,
     pub(crate) detail: Option<Box<Detail>>,
 }
 

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use super::hexdump;
-use crate::finding::{Confidence, Example, Finding, Holding, StoryLine};
+use crate::finding::{Cause, Confidence, Example, Finding, Holding, StoryLine};
 use crate::header::RunHeader;
 use crate::oracle::excuse::Excuse;
-use crate::oracle::{Coverage, LegCoverage, Outcome, Verdict};
+use crate::oracle::{Coverage, FaultCoverage, LegCoverage, Outcome, Verdict};
 
 /// Findings that are laid out in full; more are told in a line each.
 const FULL_MAX: usize = 20;
@@ -116,12 +116,12 @@ pub fn verdict_line(verdict: &Verdict, style: Style) -> String {
             let proven = verdict
                 .findings
                 .iter()
-                .filter(|finding| finding.confidence == Confidence::Proven)
+                .filter(|finding| finding.confidence == Confidence::Proven && decides(finding))
                 .count();
             let decided = if proven > 0 {
                 proven
             } else {
-                verdict.findings.len()
+                verdict.findings.iter().filter(|one| decides(one)).count()
             };
             style.red(&format!(
                 "✗ {decided} {}{}",
@@ -148,13 +148,40 @@ fn suspects(verdict: &Verdict) -> String {
     let count = verdict
         .findings
         .iter()
-        .filter(|finding| finding.confidence == Confidence::Suspect)
+        .filter(|finding| finding.confidence == Confidence::Suspect && decides(finding))
         .count();
-    match count {
+    let injected = verdict.findings.iter().filter(|one| !decides(one)).count();
+    let suspects = match count {
         0 => String::new(),
         1 => " (and 1 suspect, which does not decide)".into(),
         many => format!(" (and {many} suspects, which do not decide)"),
+    };
+    match injected {
+        0 => suspects,
+        many => format!("{suspects} (and {many} injected)"),
     }
+}
+
+/// What a rule caused does not decide.
+fn decides(finding: &Finding) -> bool {
+    finding.cause != Cause::Injected
+}
+
+fn fault_line(fault: &FaultCoverage) -> String {
+    let mut text = format!("  injected `{}`: {} requests", fault.name, fault.fired);
+    for (count, what) in [
+        (fault.met, "reads met it later"),
+        (
+            fault.sectors_left,
+            "sectors are still not what they should be",
+        ),
+        (fault.withheld, "withheld by the budget"),
+    ] {
+        if count > 0 {
+            write!(text, "; {count} {what}").expect("a string takes everything");
+        }
+    }
+    text
 }
 
 fn line(out: &mut String, text: &str) {
@@ -239,7 +266,8 @@ fn full(out: &mut String, finding: &Finding, style: Style) {
         line(out, &format!("  {}", style.bold("what happened")));
         show_story(out, &finding.story);
     }
-    line(out, &format!("  cause: {}", finding.reason));
+    let injected = if decides(finding) { "" } else { "injected: " };
+    line(out, &format!("  cause: {injected}{}", finding.reason));
     line(out, &format!("  promise: {}", finding.promise));
     for note in &finding.notes {
         line(out, &format!("  note: {note}"));
@@ -402,6 +430,9 @@ fn coverage(out: &mut String, coverage: &Coverage, style: Style) {
     }
     for leg in &coverage.legs {
         line(out, &leg_line(leg));
+    }
+    for fault in &coverage.faults {
+        line(out, &fault_line(fault));
     }
     let triggered: Vec<String> = coverage
         .triggered

@@ -94,6 +94,9 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
             .iter()
             .map(|plan| plan.steps.iter().map(Into::into).collect())
             .collect(),
+        rules: scenario.rules.clone(),
+        good_legs: scenario.good_legs,
+        control: args.control.clone(),
         expect: scenario.expect.clone(),
         strict: args.strict,
         no_known: args.no_known,

@@ -33,6 +33,8 @@ pub(super) struct Supervisor {
     console: BufWriter<File>,
     stop_on_finding: bool,
     interrupted: bool,
+    /// The power of the legs was cut in this boot.
+    cut: bool,
     findings: u64,
     stages: Stages,
     guests: u32,
@@ -73,6 +75,7 @@ impl Supervisor {
             console: BufWriter::new(console),
             stop_on_finding,
             interrupted: false,
+            cut: false,
             findings: 0,
             stages: Stages::default(),
             guests: 0,
@@ -135,6 +138,7 @@ impl Supervisor {
         first_try: bool,
     ) -> Result<Option<bool>, Failure> {
         let number = plan.boot;
+        self.cut = false;
         self.witness.tell(&Command::Boot {
             boot: number,
             plan: Box::new(plan.clone()),
@@ -184,6 +188,7 @@ impl Supervisor {
         let in_order = match (&how, end) {
             (GuestEnd::PoweredOff, _) => true,
             (GuestEnd::Killed { .. }, BootEnd::Kill) => !self.stopped(),
+            (GuestEnd::Killed { .. }, BootEnd::PowerOff) if self.cut => !self.stopped(),
             (GuestEnd::Killed { .. } | GuestEnd::Lost { .. } | GuestEnd::Hung { .. }, _) => false,
         };
         self.witness
@@ -229,6 +234,10 @@ impl Supervisor {
         } else if self.stopped() {
             Next::Kill(GuestEnd::Killed {
                 why: "stopped at the first finding".into(),
+            })
+        } else if self.cut {
+            Next::Kill(GuestEnd::Killed {
+                why: "the power was cut".into(),
             })
         } else {
             boot.next(clock::now())
@@ -279,6 +288,7 @@ impl Supervisor {
                 }
                 self.interrupted = true;
             }
+            Happening::Notice(Notice::Cut) => self.cut = true,
             Happening::Notice(Notice::Finding(headline)) => {
                 self.findings += 1;
                 self.progress.line(&format!("finding: {headline}"));

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::size::Size;
 use crate::config::Record;
+use crate::fault::Rule;
 use crate::header::Expect;
 use crate::mark::Mapping;
 use crate::plan::{Buffers, Engine, Pattern, WriteLoad};
@@ -39,12 +41,26 @@ pub struct ScenarioFile {
     /// Further boots over the same legs.
     #[serde(default)]
     pub boot: Vec<BootFile>,
+    /// What the legs do wrong; docs/faults.md has the language.
+    #[serde(default)]
+    pub fault: Vec<Spanned<Rule>>,
+    /// What md has to survive.
+    #[serde(default)]
+    pub budget: BudgetFile,
     /// What must come of it.
     #[serde(default)]
     pub expect: Expect,
     /// What the journal keeps of payloads.
     #[serde(default)]
     pub record: Record,
+}
+
+/// What md has to survive: faults that would go past it are withheld.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BudgetFile {
+    /// For every sector, so many legs stay good; 0: no limit.
+    pub good_legs: u8,
 }
 
 /// One boot.

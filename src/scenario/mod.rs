@@ -7,8 +7,11 @@ mod size;
 
 use std::path::{Path, PathBuf};
 
+use toml::Spanned;
+
 use crate::block::LEGS_MAX;
 use crate::config::{LegConfig, MediumConfig, Record};
+use crate::fault::{self, Rule};
 use crate::finding::Check;
 use crate::header::Expect;
 use crate::plan::{PLAN_VERSION, Plan, Step, StepAction, StepKind, WriteLoad};
@@ -35,6 +38,10 @@ pub struct Scenario {
     pub legs: Vec<LegConfig>,
     /// The boots; at least one.
     pub boots: Vec<Boot>,
+    /// What the legs do wrong, checked and named.
+    pub rules: Vec<Rule>,
+    /// For every sector so many legs stay good.
+    pub good_legs: u8,
     /// What must come of it.
     pub expect: Expect,
     /// What the journal keeps.
@@ -191,6 +198,14 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
         .map(|(name, leg)| leg_config(name, leg))
         .collect::<Result<Vec<_>, _>>()?;
     file.guest.check()?;
+    let rules = rules(file.fault, &legs, text)?;
+    let good_legs = file.budget.good_legs;
+    if usize::from(good_legs) >= legs.len() {
+        return Err(format!(
+            "budget: good_legs = {good_legs} of {} legs lets no fault happen",
+            legs.len()
+        ));
+    }
     let mut targets = Targets::default();
     let mut boots = Vec::new();
     let first = file::BootFile {
@@ -251,10 +266,60 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
         guest: file.guest,
         legs,
         boots,
+        rules,
+        good_legs,
         expect: file.expect,
         record: file.record,
         text: text.to_owned(),
     })
+}
+
+/// Names and checks the rules; what is wrong is told with its line.
+fn rules(list: Vec<Spanned<Rule>>, legs: &[LegConfig], text: &str) -> Result<Vec<Rule>, String> {
+    let starts: Vec<usize> = list.iter().map(|rule| rule.span().start).collect();
+    let mut rules: Vec<Rule> = list.into_iter().map(Spanned::into_inner).collect();
+    fault::name_all(&mut rules);
+    fault::check(&rules, legs).map_err(|(at, why)| {
+        let start = starts.get(at).copied().unwrap_or(0).min(text.len());
+        let line = text.as_bytes()[..start]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
+        format!("line {line}: {why}")
+    })?;
+    Ok(rules)
+}
+
+/// Rules from a file of their own: `[[fault]]` tables and nothing else.
+///
+/// # Errors
+/// One sentence, with the line.
+pub fn rules_of(text: &str, legs: &[LegConfig]) -> Result<Vec<Rule>, String> {
+    rules(parse_rules(text)?, legs, text)
+}
+
+/// Rules that will be checked together with others.
+///
+/// # Errors
+/// What is no rule, with the line.
+pub fn rules_unchecked(text: &str) -> Result<Vec<Rule>, String> {
+    Ok(parse_rules(text)?
+        .into_iter()
+        .map(Spanned::into_inner)
+        .collect())
+}
+
+fn parse_rules(text: &str) -> Result<Vec<Spanned<Rule>>, String> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        #[serde(default)]
+        fault: Vec<Spanned<Rule>>,
+    }
+    let file: File =
+        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    Ok(file.fault)
 }
 
 impl GuestFile {

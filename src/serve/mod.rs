@@ -9,11 +9,13 @@ use std::time::Duration;
 use crate::cli::{RecordArg, ServeArgs};
 use crate::config::{LegConfig, Record};
 use crate::failure::{EXIT_INTERRUPTED, Failure};
+use crate::fault::Rule;
 use crate::plan::Plan;
 use crate::qemu;
 use crate::recorded;
 use crate::run::happening::Interrupts;
 use crate::run::{disks, out};
+use crate::scenario;
 use crate::witness::Witness;
 use crate::witness::wire::{Notice, WitnessConfig};
 
@@ -27,13 +29,24 @@ const QEMU_MEMORY_MIB: u32 = 1024;
 pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
     let legs = leg_arg::parse_all(&args.legs).map_err(Failure::user)?;
     let plan = args.plan.as_deref().map(read_plan).transpose()?;
+    let rules = match &args.faults {
+        Some(path) => read_rules(path, &legs)?,
+        None => Vec::new(),
+    };
     let (signal, interrupted) = channel();
     Interrupts::catch(EXIT_INTERRUPTED)
         .map_err(Failure::internal)?
         .listen(signal);
     let mut folder = out::prepare(args.out.as_deref(), "serve").map_err(Failure::user)?;
     let sockets = SocketsFolder::take(&args.sockets)?;
-    let config = config(args, legs, plan.as_ref(), folder.path(), &sockets.path);
+    let config = config(
+        args,
+        legs,
+        rules,
+        plan.as_ref(),
+        folder.path(),
+        &sockets.path,
+    );
 
     let (notices, told) = channel();
     let mut witness = Witness::start(&config, notices)?;
@@ -53,6 +66,10 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
                 Notice::Finding(headline) => eprintln!("finding: {headline}"),
                 // Told by the verdict that can't be given.
                 Notice::Failed { .. } => failed = true,
+                // The guest is somebody else's to kill.
+                Notice::Cut => eprintln!(
+                    "legwatch: the power of all legs is cut; kill the guest, then `legwatch ctl … power-on`"
+                ),
                 Notice::Ready { .. } | Notice::Mark(_) | Notice::Live(_) | Notice::Done(_) => {}
             }
         }
@@ -97,6 +114,13 @@ impl Drop for SocketsFolder {
     }
 }
 
+fn read_rules(path: &Path, legs: &[LegConfig]) -> Result<Vec<Rule>, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::user(format!("faults {}: {error}", path.display())))?;
+    scenario::rules_of(&text, legs)
+        .map_err(|why| Failure::user(format!("faults {}: {why}", path.display())))
+}
+
 fn read_plan(path: &Path) -> Result<Plan, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::user(format!("plan {}: {error}", path.display())))?;
@@ -107,6 +131,7 @@ fn read_plan(path: &Path) -> Result<Plan, Failure> {
 fn config(
     args: &ServeArgs,
     legs: Vec<LegConfig>,
+    rules: Vec<Rule>,
     plan: Option<&Plan>,
     out: &Path,
     sockets: &Path,
@@ -118,7 +143,7 @@ fn config(
     }
     WitnessConfig {
         run: plan.map_or(0, |plan| plan.run),
-        seed: plan.map_or(0, |plan| plan.seed),
+        seed: plan.map_or(args.seed, |plan| plan.seed),
         legs,
         sockets: sockets.to_owned(),
         out: out.to_owned(),
@@ -131,6 +156,9 @@ fn config(
         steps: plan
             .map(|plan| vec![plan.steps.iter().map(Into::into).collect()])
             .unwrap_or_default(),
+        rules,
+        good_legs: 0,
+        control: args.control.clone(),
         expect,
         strict: args.strict,
         no_known: args.no_known,

@@ -99,7 +99,8 @@ impl Socket {
         &self.path
     }
 
-    pub(super) fn listener(&self) -> &UnixListener {
+    /// What it listens with; it does not block.
+    pub fn listener(&self) -> &UnixListener {
         &self.listener
     }
 }

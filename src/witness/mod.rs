@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 
 use crate::block::LegId;
 use crate::clock;
+use crate::ctl::server::Server;
 use crate::device::{Device, Options, StartError};
 use crate::event::{Event, EventNo, GuestEnd, What};
 use crate::failure::Failure;
-use crate::header::{LegHead, RunHeader};
+use crate::header::{LegHead, RuleHead, RunHeader};
 use crate::journal;
 use crate::judge::Judge;
 use crate::mark::Mark;
@@ -79,6 +80,9 @@ pub enum WitnessError {
     /// The checker's thread gave up, in its own words.
     #[error("{0}")]
     Gone(String),
+    /// The control socket can't be had.
+    #[error(transparent)]
+    Control(#[from] crate::ctl::server::ServerError),
     /// A thread can't be had.
     #[error("no thread for the checker")]
     Thread(#[source] std::io::Error),
@@ -89,6 +93,7 @@ impl From<WitnessError> for Failure {
         match error {
             WitnessError::Thread(_) => Failure::internal(error),
             WitnessError::Device(_)
+            | WitnessError::Control(_)
             | WitnessError::Initial { .. }
             | WitnessError::Journal { .. }
             | WitnessError::Report { .. }
@@ -102,6 +107,7 @@ impl From<WitnessError> for Failure {
 #[derive(Debug)]
 pub struct Witness {
     device: Arc<Device>,
+    control: Option<Server>,
     tap: Tap,
     finishing: Arc<AtomicBool>,
     checking: JoinHandle<Result<Verdict, WitnessError>>,
@@ -119,9 +125,18 @@ impl Witness {
         let (sequence, collector) = Sequence::new(EventNo(0));
         let options = Options {
             record: config.record,
+            seed: config.seed,
+            rules: config.rules.clone(),
+            good_legs: config.good_legs,
             ..Options::default()
         };
         let device = Device::start(&config.legs, &config.sockets, &options, &sequence)?;
+        let names = |boot: &Vec<crate::header::StepHead>| {
+            boot.iter().map(|step| step.name.clone()).collect()
+        };
+        device
+            .faults()
+            .set_steps(config.steps.iter().map(names).collect());
         let header = Arc::new(header(config, &device));
         let path = config.out.join(JOURNAL);
         let journal_error = |source| WitnessError::Journal {
@@ -146,6 +161,7 @@ impl Witness {
                 in_flight: vec![0; config.legs.len()],
                 ..Live::default()
             },
+            cut: false,
             flushed: clock::now(),
             told: clock::now(),
             found: false,
@@ -154,7 +170,17 @@ impl Witness {
             .name("checker".into())
             .spawn(move || watch.run())
             .map_err(WitnessError::Thread)?;
+        let control = match &config.control {
+            Some(path) => Some(Server::start(
+                path,
+                device.clone(),
+                config.legs.clone(),
+                &sequence,
+            )?),
+            None => None,
+        };
         let witness = Witness {
+            control,
             tap: sequence.tap(),
             finishing,
             checking,
@@ -190,7 +216,7 @@ impl Witness {
     /// [`WitnessError::Plan`], if the plan is too large.
     pub fn boot(&mut self, boot: u32, plan: &Plan) -> Result<(), WitnessError> {
         let json = serde_json::to_vec(plan).expect("a plan is plain data");
-        self.device.new_boot();
+        self.device.new_boot(boot);
         if !self.device.set_plan(&json) {
             return Err(WitnessError::Plan {
                 boot,
@@ -219,6 +245,7 @@ impl Witness {
     /// # Panics
     /// If the checker panicked: its panic goes on here.
     pub fn finish(mut self, interrupted: bool) -> Result<Summary, WitnessError> {
+        self.control = None;
         self.device.stop();
         if !interrupted {
             self.tap.record(What::End);
@@ -249,6 +276,14 @@ fn header(config: &WitnessConfig, device: &Device) -> RunHeader {
         steps: config.steps.clone(),
         record: config.record,
         expect: config.expect.clone(),
+        rules: config
+            .rules
+            .iter()
+            .map(|rule| RuleHead {
+                name: rule.name.clone(),
+                may_not_fire: rule.may_not_fire,
+            })
+            .collect(),
         reproduce: config.again.clone(),
         options: serde_json::json!({ "strict": config.strict, "no_known": config.no_known }),
         provenance: config.provenance.clone(),
@@ -284,6 +319,8 @@ struct Watch {
     finishing: Arc<AtomicBool>,
     notices: Sender<Notice>,
     live: Live,
+    /// Whether it was told that the power is off.
+    cut: bool,
     flushed: Instant,
     told: Instant,
     /// Whether a finding was told.
@@ -359,6 +396,11 @@ impl Watch {
     }
 
     fn look_at_the_time(&mut self) -> Result<(), WitnessError> {
+        let cut = self.device.faults().is_cut();
+        if cut && !self.cut {
+            let _nobody_listens = self.notices.send(Notice::Cut);
+        }
+        self.cut = cut;
         let now = clock::now();
         if self
             .journal

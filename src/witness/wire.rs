@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{LegConfig, Record};
 use crate::event::GuestEnd;
+use crate::fault::Rule;
 use crate::header::{Expect, StepHead};
 use crate::mark::Mark;
 use crate::plan::Plan;
@@ -29,6 +30,15 @@ pub struct WitnessConfig {
     pub scenario: String,
     /// The steps of each boot's plan.
     pub steps: Vec<Vec<StepHead>>,
+    /// The rules, checked and named.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    /// For every sector so many legs stay good.
+    #[serde(default)]
+    pub good_legs: u8,
+    /// Where `legwatch ctl` is listened to.
+    #[serde(default)]
+    pub control: Option<PathBuf>,
     /// What must come of it.
     pub expect: Expect,
     /// Whether suspect findings decide.
@@ -85,6 +95,8 @@ pub enum Notice {
     Mark(Mark),
     /// How far it is; four times a second.
     Live(Live),
+    /// The power of all legs is cut: the guest is to be killed.
+    Cut,
     /// The first thing that is proven to be wrong, in short; the verdict may find more in it.
     Finding(String),
     /// The verdict.

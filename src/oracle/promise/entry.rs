@@ -172,6 +172,7 @@ impl Checker {
             instead: None,
             known,
             note: Some(note),
+            injected: None,
             detail,
         });
     }

@@ -1,0 +1,298 @@
+//! Whether a list of rules makes sense. Everything that can be refused is refused before anything starts.
+
+use super::rule::{Answer, Do, Rule, Stage};
+use crate::config::{LegConfig, MediumConfig};
+
+/// Gives names to the rules that have none: the action, with a number from the second on.
+pub fn name_all(rules: &mut [Rule]) {
+    for at in 0..rules.len() {
+        if !rules[at].name.is_empty() {
+            continue;
+        }
+        let plain = rules[at].action.name();
+        let taken = |name: &str| rules.iter().any(|rule| rule.name == name);
+        let name = (1..)
+            .map(|number| match number {
+                1 => plain.to_owned(),
+                _ => format!("{plain} {number}"),
+            })
+            .find(|name| !taken(name))
+            .unwrap_or_default();
+        rules[at].name = name;
+    }
+}
+
+/// Whether the rules make sense for the legs.
+///
+/// # Errors
+/// The place of the rule in the list, and one sentence.
+pub fn check(rules: &[Rule], legs: &[LegConfig]) -> Result<(), (usize, String)> {
+    if rules.len() > 1000 {
+        return Err((1000, format!("{} rules; use at most 1000", rules.len())));
+    }
+    for (at, rule) in rules.iter().enumerate() {
+        one(rule, rules, at, legs).map_err(|why| (at, format!("fault `{}`: {why}", rule.name)))?;
+    }
+    Ok(())
+}
+
+fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(), String> {
+    if rules[..at].iter().any(|other| other.name == rule.name) {
+        return Err("two rules have this name; give each its own".into());
+    }
+    let known = || {
+        legs.iter()
+            .map(|leg| leg.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let leg = |name: &str| {
+        legs.iter()
+            .find(|leg| leg.name == name)
+            .ok_or_else(|| format!("unknown leg `{name}`; the legs are {}", known()))
+    };
+    let mut targets = Vec::new();
+    for name in &rule.legs {
+        targets.push(leg(name)?);
+    }
+    if targets.is_empty() {
+        targets.extend(legs);
+    }
+    let fits = rule.action.fits();
+    if let Some(op) = rule.on.iter().find(|op| !fits.contains(op)) {
+        return Err(format!(
+            "{} does nothing to a {op:?}, only to {fits:?}",
+            rule.action.name()
+        )
+        .to_lowercase());
+    }
+    counts(rule)?;
+    if let Some(stage) = rule.stage {
+        let fits = match rule.action {
+            Do::Fail(_) => true,
+            Do::Delay(_) | Do::Hold(_) | Do::NeverAnswer => stage != Stage::BeforeStore,
+            Do::Reorder(_)
+            | Do::Lose
+            | Do::Tear(_)
+            | Do::Corrupt(_)
+            | Do::Misdirect(_)
+            | Do::Stale(_)
+            | Do::LateFetch
+            | Do::SplitFetch(_)
+            | Do::FlushLie
+            | Do::Stall(_)
+            | Do::ReadOnly
+            | Do::BadSectors
+            | Do::Dead
+            | Do::PowerCut => false,
+        };
+        if !fits {
+            return Err(format!(
+                "{} has no such stage; leave it out",
+                rule.action.name()
+            ));
+        }
+    }
+    let flush_alone = rule.operations().iter().all(|op| *op == super::Op::Flush);
+    if flush_alone && (rule.sectors.is_some() || rule.array.is_some() || rule.twin.is_some()) {
+        return Err("a flush has no sectors: it can't match".into());
+    }
+    if let Some(span) = rule.sectors {
+        let size = |leg: &&LegConfig| match leg.medium {
+            MediumConfig::Mem { bytes } => Some(bytes / 512),
+            MediumConfig::File { .. } => None,
+        };
+        if targets
+            .iter()
+            .all(|leg| size(leg).is_some_and(|size| span.0.start().0 >= size))
+        {
+            return Err(format!(
+                "sectors {} are past the end of every leg: it can inject nothing",
+                span.0
+            ));
+        }
+    }
+    if let Some(after) = &rule.after {
+        refers(rule, rules, &after.rule, "after")?;
+        if after.times == 0 {
+            return Err("after.times = 0 is no condition; leave it out".into());
+        }
+    }
+    if let Some(twin) = &rule.twin {
+        leg(&twin.leg)?;
+        if rule.legs.iter().all(|name| *name == twin.leg) && !rule.legs.is_empty() {
+            return Err(format!(
+                "twin.leg `{}` is the rule's own leg; name another",
+                twin.leg
+            ));
+        }
+        if legs.len() < 2 {
+            return Err("a twin needs a second leg".into());
+        }
+    }
+    action(rule, rules, &targets, &leg)
+}
+
+/// `name` is another rule that leads here without a circle.
+fn refers(rule: &Rule, rules: &[Rule], name: &str, key: &str) -> Result<(), String> {
+    let find = |name: &str| rules.iter().find(|other| other.name == name);
+    let Some(mut other) = find(name) else {
+        return Err(format!("{key}: there is no rule `{name}`"));
+    };
+    for _ in 0..rules.len() {
+        if other.name == rule.name {
+            return Err(format!(
+                "{key}: it waits for `{name}`, which waits for it: it can inject nothing"
+            ));
+        }
+        match other.after.as_ref().and_then(|after| find(&after.rule)) {
+            Some(next) => other = next,
+            None => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+fn counts(rule: &Rule) -> Result<(), String> {
+    let zero = |value: Option<u64>, key: &str| match value {
+        Some(0) => Err(format!("{key} = 0: it can inject nothing")),
+        Some(_) | None => Ok(()),
+    };
+    zero(rule.nth, "nth")?;
+    zero(rule.every, "every")?;
+    zero(rule.at_most, "at_most")?;
+    zero(rule.to_request, "to_request")?;
+    if rule.nth.is_some() && (rule.every.is_some() || rule.at_most.is_some_and(|most| most > 1)) {
+        return Err("nth is one match; it contradicts every and at_most".into());
+    }
+    if let Some(p) = rule.probability
+        && !(p > 0.0 && p <= 1.0)
+    {
+        return Err(format!("probability = {p}; use more than 0 and at most 1"));
+    }
+    let empty = |from: Option<u64>, to: Option<u64>, keys: &str| match (from, to) {
+        (Some(from), Some(to)) if to < from => Err(format!(
+            "{keys}: {to} is before {from}: it can inject nothing"
+        )),
+        _ => Ok(()),
+    };
+    empty(
+        rule.from_request,
+        rule.to_request,
+        "from_request and to_request",
+    )?;
+    empty(rule.from_ms, rule.to_ms, "from_ms and to_ms")?;
+    if rule.from_mark.is_some() && rule.from_mark == rule.to_mark {
+        return Err("from_mark and to_mark are the same: it can inject nothing".into());
+    }
+    if rule.boots.contains(&0) {
+        return Err("boot 0; boots count from 1".into());
+    }
+    Ok(())
+}
+
+fn action<'a>(
+    rule: &Rule,
+    rules: &[Rule],
+    targets: &[&LegConfig],
+    leg: &dyn Fn(&str) -> Result<&'a LegConfig, String>,
+) -> Result<(), String> {
+    match &rule.action {
+        Do::Fail(Answer::Ok) => {
+            return Err("fail = \"ok\" is no failure; use io-error or unsupported".into());
+        }
+        Do::Delay(delay) => {
+            if delay.to_ms.is_some() && delay.p99_ms.is_some() {
+                return Err("to_ms and p99_ms at once; a delay is uniform or has a tail".into());
+            }
+            let most = delay.to_ms.or(delay.p99_ms).unwrap_or(delay.ms);
+            if most == 0 {
+                return Err("a delay of 0 ms: it can inject nothing".into());
+            }
+            if most < delay.ms {
+                return Err(format!("a delay from {} to {most} ms", delay.ms));
+            }
+        }
+        Do::Hold(hold) => {
+            if let Some(name) = &hold.until_rule {
+                refers(rule, rules, name, "until_rule")?;
+            }
+        }
+        Do::Reorder(reorder) if reorder.behind == 0 => {
+            return Err("behind = 0: it can inject nothing".into());
+        }
+        Do::Tear(tear) if tear.sectors == Some(0) => {
+            return Err("a tear that keeps 0 sectors; use lose or fail".into());
+        }
+        Do::Corrupt(corrupt) => {
+            let ways = [
+                corrupt.flip_bits.is_some(),
+                corrupt.stuck.is_some(),
+                corrupt.fill.is_some(),
+                corrupt.random,
+                corrupt.from_sector.is_some(),
+            ];
+            if ways.into_iter().filter(|way| *way).count() != 1 {
+                return Err(
+                    "give corrupt exactly one of flip_bits, stuck, fill, random, from_sector"
+                        .into(),
+                );
+            }
+            if corrupt.flip_bits == Some(0) {
+                return Err("flip_bits = 0: it can inject nothing".into());
+            }
+            if let Some(stuck) = corrupt.stuck
+                && (stuck.byte > 511 || stuck.bit > 7)
+            {
+                return Err(format!(
+                    "byte {} bit {}; use bytes 0 to 511 and bits 0 to 7",
+                    stuck.byte, stuck.bit
+                ));
+            }
+        }
+        Do::Misdirect(to) => {
+            if to.to_sector.is_none() && to.to_leg.is_none() {
+                return Err("misdirect to where? give it to_sector, to_leg, or both".into());
+            }
+            if let Some(name) = &to.to_leg {
+                leg(name)?;
+                if to.to_sector.is_none() && targets.iter().all(|leg| leg.name == *name) {
+                    return Err(format!(
+                        "a request to leg {name} is misdirected to the same place: it can inject nothing"
+                    ));
+                }
+            }
+        }
+        Do::Stale(stale) => {
+            if !(1..=16).contains(&stale.versions) {
+                return Err(format!("versions = {}; use 1 to 16", stale.versions));
+            }
+            if rule.sectors.is_none() {
+                return Err(
+                    "stale needs sectors = \"START+COUNT\": old versions are kept for these alone"
+                        .into(),
+                );
+            }
+        }
+        Do::Stall(stall) if stall.ms == 0 => {
+            return Err("a stall of 0 ms: it can inject nothing".into());
+        }
+        Do::FlushLie if targets.iter().all(|leg| !leg.write_cache) => {
+            return Err("the leg has no write cache, so it gets no flushes to lie about".into());
+        }
+        Do::Fail(_)
+        | Do::NeverAnswer
+        | Do::Reorder(_)
+        | Do::Lose
+        | Do::Tear(_)
+        | Do::LateFetch
+        | Do::SplitFetch(_)
+        | Do::FlushLie
+        | Do::Stall(_)
+        | Do::ReadOnly
+        | Do::BadSectors
+        | Do::Dead
+        | Do::PowerCut => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,352 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status};
+use crate::config::LegConfig;
+use crate::event::Action;
+
+fn rule(action: Do) -> Rule {
+    let mut rule: Rule = serde_json::from_value(serde_json::json!({ "do": "lose" })).unwrap();
+    rule.action = action;
+    rule
+}
+
+fn named(name: &str, action: Do) -> Rule {
+    Rule {
+        name: name.into(),
+        ..rule(action)
+    }
+}
+
+fn leg_rules(leg: u8, seed: u64, rules: &[Rule]) -> LegRules {
+    let legs = ["a".to_owned(), "b".to_owned()];
+    let names: Vec<String> = rules.iter().map(|rule| rule.name.clone()).collect();
+    let mut all = LegRules::new(&LegConfig::memory("a", 1 << 20), LegId(leg), seed);
+    for (number, rule) in (0..).zip(rules) {
+        all.add(number, rule, &legs, &names);
+    }
+    all
+}
+
+fn ask(rules: &mut LegRules, leg: u8, number: u64, operation: Operation) -> Decision {
+    let range = SectorRange::new(Sector(8), 16).unwrap();
+    let seen = Seen {
+        request: RequestId {
+            leg: LegId(leg),
+            number,
+        },
+        operation,
+        ranges: &[range],
+        in_flight: 1,
+        sectors: 2048,
+    };
+    rules.decide(&seen, &Nothing)
+}
+
+#[test]
+fn a_legs_own_delays_add_up_and_are_recorded() {
+    let mut config = LegConfig::memory("a", 512);
+    assert!(LegRules::new(&config, LegId(0), 0).is_empty());
+    config.delay_ms = 5;
+    config.write_delay_ms = 7;
+    config.late_fetch = true;
+    let mut rules = LegRules::new(&config, LegId(0), 0);
+    let read = ask(&mut rules, 0, 1, Operation::Read);
+    assert_eq!(read.delay, Duration::from_millis(5));
+    assert_eq!(read.decided.len(), 1);
+    let write = ask(&mut rules, 0, 2, Operation::Write);
+    assert_eq!(write.delay, Duration::from_millis(12));
+    assert!(write.late_fetch);
+    assert_eq!(
+        write.decided.iter().map(|d| d.rule).collect::<Vec<_>>(),
+        [LEG_DELAY, LEG_WRITE_DELAY, LEG_LATE_FETCH]
+    );
+}
+
+#[test]
+fn counts_are_of_matches() {
+    let fail = || Do::Fail(Answer::IoError);
+    let with = |change: fn(&mut Rule)| {
+        let mut one = named("x", fail());
+        change(&mut one);
+        let mut rules = leg_rules(0, 1, &[one]);
+        (1..=8)
+            .filter(|number| {
+                let operation = if number % 2 == 0 {
+                    Operation::Write
+                } else {
+                    Operation::Read
+                };
+                ask(&mut rules, 0, *number, operation).fail.is_some()
+            })
+            .collect::<Vec<u64>>()
+    };
+    assert_eq!(with(|_| {}), [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(with(|r| r.nth = Some(3)), [3]);
+    assert_eq!(with(|r| r.every = Some(3)), [3, 6]);
+    assert_eq!(with(|r| r.at_most = Some(2)), [1, 2]);
+    assert_eq!(with(|r| r.on = vec![Op::Write]), [2, 4, 6, 8]);
+    assert_eq!(
+        with(|r| {
+            r.on = vec![Op::Write];
+            r.nth = Some(2);
+        }),
+        [4]
+    );
+    assert_eq!(
+        with(|r| {
+            r.from_request = Some(3);
+            r.to_request = Some(4);
+        }),
+        [3, 4]
+    );
+    assert_eq!(with(|r| r.depth = Some(2)), [0u64; 0]);
+    assert_eq!(with(|r| r.sectors = "24+1".parse().ok()), [0u64; 0]);
+    assert_eq!(with(|r| r.sectors = "23+9".parse().ok()).len(), 8);
+    assert_eq!(with(|r| r.legs = vec!["b".into()]), [0u64; 0]);
+    assert_eq!(with(|r| r.boots = vec![2]), [0u64; 0]);
+    assert_eq!(with(|r| r.from_mark = Some("m".into())), [0u64; 0]);
+}
+
+#[test]
+fn the_dead_stay_dead_until_they_are_healed() {
+    let mut dead = named("dead", Do::Dead);
+    dead.nth = Some(2);
+    let mut rules = leg_rules(0, 1, &[dead]);
+    let fails =
+        |rules: &mut LegRules, number| ask(rules, 0, number, Operation::Read).fail.is_some();
+    assert!(!fails(&mut rules, 1));
+    assert!(fails(&mut rules, 2));
+    assert!(fails(&mut rules, 3));
+    rules.heal();
+    assert!(!fails(&mut rules, 4));
+    let mut rules = leg_rules(0, 1, &[named("ro", Do::ReadOnly)]);
+    assert!(fails(&mut rules, 1), "the request that it hit");
+    rules.keep_only(&[]);
+    assert!(rules.is_empty());
+}
+
+#[test]
+fn a_tear_loses_what_it_says() {
+    for (keep, sectors, expected) in [
+        (Part::Prefix, Some(3), vec!["11+13"]),
+        (Part::Suffix, Some(3), vec!["8+13"]),
+        (Part::Prefix, None, vec!["16+8"]),
+    ] {
+        let tear = Do::Tear(Tear {
+            keep,
+            sectors,
+            answer: Answer::Ok,
+        });
+        let decision = ask(
+            &mut leg_rules(0, 1, &[named("t", tear)]),
+            0,
+            1,
+            Operation::Write,
+        );
+        let Action::Tear { lost, status } = &decision.decided[0].action else {
+            panic!("{decision:?}")
+        };
+        assert_eq!(*status, Status::Ok);
+        let lost: Vec<String> = lost.iter().map(ToString::to_string).collect();
+        assert_eq!(lost, expected);
+    }
+}
+
+#[test]
+fn a_delay_with_a_tail_has_that_tail() {
+    let tail = named(
+        "tail",
+        Do::Delay(Delay {
+            ms: 10,
+            to_ms: None,
+            p99_ms: Some(200),
+        }),
+    );
+    let mut rules = leg_rules(0, 7, &[tail]);
+    let mut all: Vec<u128> = (1..=4000)
+        .map(|number| {
+            ask(&mut rules, 0, number, Operation::Write)
+                .delay
+                .as_millis()
+        })
+        .collect();
+    all.sort_unstable();
+    assert!((9..=11).contains(&all[2000]), "median {}", all[2000]);
+    assert!((140..=280).contains(&all[3960]), "p99 {}", all[3960]);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_in_words() {
+    let legs = [
+        LegConfig::memory("a", 1 << 20),
+        LegConfig::memory("b", 1 << 20),
+    ];
+    let check = |text: &str| crate::scenario::rules_of(text, &legs).unwrap_err();
+    for (text, expected) in [
+        ("do = \"explode\"", "unknown variant"),
+        (
+            "legs = [\"c\"]\ndo = \"lose\"",
+            "line 1: fault `lose`: unknown leg `c`; the legs are a, b",
+        ),
+        ("colour = 1\ndo = \"lose\"", "unknown field `colour`"),
+        (
+            "on = [\"read\"]\ndo = \"lose\"",
+            "lose does nothing to a read",
+        ),
+        ("nth = 0\ndo = \"lose\"", "nth = 0: it can inject nothing"),
+        ("nth = 2\nevery = 2\ndo = \"lose\"", "contradicts"),
+        ("probability = 1.5\ndo = \"lose\"", "probability = 1.5"),
+        ("sectors = \"5\"\ndo = \"lose\"", "write START+COUNT"),
+        (
+            "sectors = \"9999+1\"\ndo = \"lose\"",
+            "past the end of every leg",
+        ),
+        (
+            "on = [\"flush\"]\nsectors = \"0+8\"\ndo = \"dead\"",
+            "a flush has no sectors",
+        ),
+        (
+            "from_request = 9\nto_request = 3\ndo = \"lose\"",
+            "3 is before 9",
+        ),
+        (
+            "after = { rule = \"x\" }\ndo = \"lose\"",
+            "there is no rule `x`",
+        ),
+        (
+            "name = \"x\"\nafter = { rule = \"x\" }\ndo = \"lose\"",
+            "which waits for it",
+        ),
+        (
+            "legs = [\"a\"]\ntwin = { leg = \"a\", is = \"absent\" }\ndo = \"lose\"",
+            "its own leg",
+        ),
+        (
+            "legs = [\"a\"]\ntwin = { leg = \"a\", is = \"absent\" }\ndo = \"lose\"",
+            "name another",
+        ),
+        ("do = { fail = \"ok\" }", "no failure"),
+        ("do = { delay = { ms = 0 } }", "it can inject nothing"),
+        ("do = { delay = { ms = 9, to_ms = 3 } }", "from 9 to 3"),
+        (
+            "do = { corrupt = { fill = 1, random = true } }",
+            "exactly one",
+        ),
+        ("do = { corrupt = {} }", "exactly one"),
+        ("do = { misdirect = {} }", "to where"),
+        ("do = { stale = {} }", "sectors = \"START+COUNT\""),
+        ("do = \"lose\"\nstage = \"before-answer\"", "no such stage"),
+        (
+            "from_mark = \"m\"\nto_mark = \"m\"\ndo = \"lose\"",
+            "are the same",
+        ),
+    ] {
+        let text = format!("[[fault]]\n{text}\n");
+        let message = check(&text).replace("`own` leg", "own leg");
+        let fits = message.contains(expected)
+            || message.contains(&expected.replace("its own", "the rule's own"));
+        assert!(fits, "{expected:?} is not in {message:?}");
+    }
+    let two =
+        "[[fault]]\ndo = \"lose\"\n\n[[fault]]\nname = \"bad\"\nlegs = [\"z\"]\ndo = \"dead\"\n";
+    assert!(
+        check(two).starts_with("line 4: fault `bad`"),
+        "{}",
+        check(two)
+    );
+}
+
+fn chancy() -> impl Strategy<Value = Rule> {
+    let actions = prop_oneof![
+        Just(Do::Lose),
+        Just(Do::Fail(Answer::IoError)),
+        Just(Do::Tear(Tear {
+            keep: Part::Random,
+            sectors: None,
+            answer: Answer::Ok
+        })),
+        Just(Do::Delay(Delay {
+            ms: 1,
+            to_ms: Some(900),
+            p99_ms: None
+        })),
+        Just(Do::Corrupt(Corrupt {
+            flip_bits: Some(3),
+            ..Corrupt::default()
+        })),
+    ];
+    (
+        actions,
+        prop::option::of((1u32..=20).prop_map(|n| f64::from(n) / 20.0)),
+        "[a-e]{1,4}",
+    )
+        .prop_map(|(action, probability, name)| Rule {
+            name,
+            probability,
+            ..rule(action)
+        })
+}
+
+/// What one rule decided about each request, whatever the others did.
+fn decisions(
+    rules: &mut LegRules,
+    leg: u8,
+    numbers: &[u64],
+    names: &[String],
+    of: &str,
+) -> Vec<(u64, Action)> {
+    let mut out = Vec::new();
+    for number in numbers {
+        let decision = ask(rules, leg, *number, Operation::Write);
+        out.extend(
+            decision
+                .decided
+                .into_iter()
+                .filter(|d| names[usize::from(d.rule)] == of)
+                .map(|d| (*number, d.action)),
+        );
+    }
+    out.sort_by_key(|(number, _)| *number);
+    out
+}
+
+proptest! {
+    #[test]
+    fn a_decision_depends_on_seed_leg_rule_and_number_alone(
+        seed in any::<u64>(),
+        leg in 0u8..2,
+        mine in chancy(),
+        others in prop::collection::vec(chancy(), 0..4),
+        at in 0usize..5,
+        turn in 0usize..40,
+    ) {
+        let others: Vec<Rule> = others.into_iter().filter(|other| other.name != mine.name).collect();
+        let mut numbers: Vec<u64> = (1..=40).collect();
+        let names = |rules: &[Rule]| rules.iter().map(|r| r.name.clone()).collect::<Vec<_>>();
+        let alone = [mine.clone()];
+        let expected = decisions(&mut leg_rules(leg, seed, &alone), leg, &numbers, &names(&alone), &mine.name);
+        // Among others, in another place, asked in another order: the same.
+        let mut all = others;
+        all.insert(at.min(all.len()), mine.clone());
+        numbers.rotate_left(turn);
+        let got = decisions(&mut leg_rules(leg, seed, &all), leg, &numbers, &names(&all), &mine.name);
+        prop_assert_eq!(expected, got);
+    }
+
+    #[test]
+    fn a_rule_reads_back_as_it_was_written(mine in chancy()) {
+        let text = serde_json::to_string(&mine).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Rule>(&text).unwrap(), mine);
+    }
+
+    #[test]
+    fn flipped_bits_are_as_many_as_asked(seed in any::<u64>(), bits in 1u32..40) {
+        let mut bytes = vec![0u8; 1024];
+        let corrupt = Corrupt { flip_bits: Some(bits), ..Corrupt::default() };
+        damage(&corrupt, crate::stamp::SplitMix64(seed), &mut bytes);
+        prop_assert_eq!(bytes.iter().map(|b| b.count_ones()).sum::<u32>(), bits);
+    }
+}

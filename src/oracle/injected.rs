@@ -1,0 +1,290 @@
+//! What rules did: which sectors of a leg return something else than an honest disk would, and which contents the guest got that way.
+//!
+//! A lie is never a finding. What the guest's kernel reads from it and writes elsewhere (a resync that copies a corrupted sector) is listed with
+//! [`crate::finding::Cause::Injected`], and does not decide.
+
+use std::collections::BTreeMap;
+
+use super::checker::Checker;
+use super::verdict::FaultCoverage;
+use super::world::{array_range, leg_sector};
+use crate::block::{LegId, RequestId, Sector, SectorRange};
+use crate::event::{Action, Decided, Digests, EventNo};
+use crate::md::ArrayKey;
+use crate::shadow::{Origin, RangeSet, State, Version};
+
+/// Contents that are remembered.
+const CONTENTS_MAX: usize = 1 << 20;
+
+/// What rules did so far.
+#[derive(Debug, Default)]
+pub(crate) struct Injected {
+    /// Lies by leg and rule.
+    lies: BTreeMap<(LegId, u16), RangeSet>,
+    /// Lies that a write in flight will leave.
+    coming: BTreeMap<RequestId, Vec<(LegId, SectorRange, u16)>>,
+    /// Reads that are answered falsely, by which rule.
+    answers: BTreeMap<RequestId, u16>,
+    /// Contents that the guest got from lies.
+    contents: BTreeMap<u32, u16>,
+    rules: BTreeMap<u16, Hits>,
+    /// Legs that lied about a flush.
+    flush_lies: std::collections::BTreeSet<LegId>,
+    /// Names of rules that came while the run went on.
+    late: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Hits {
+    fired: u64,
+    met: u64,
+    withheld: u64,
+}
+
+impl Injected {
+    pub(super) fn decided(&mut self, decided: &Decided) {
+        let (request, rule) = (decided.request, decided.rule);
+        let hits = self.rules.entry(rule).or_default();
+        if decided.action == Action::Met {
+            hits.met += 1;
+        } else if decided.action == Action::Withheld {
+            hits.withheld += 1;
+        } else {
+            hits.fired += 1;
+        }
+        if decided.action == Action::FlushLie {
+            self.flush_lies.insert(request.leg);
+        }
+        if decided.action.answers_falsely() {
+            self.answers.insert(request, rule);
+        }
+        for (leg, range) in decided.action.lies(request.leg) {
+            self.coming
+                .entry(request)
+                .or_default()
+                .push((leg, range, rule));
+        }
+    }
+
+    pub(super) fn added(&mut self, names: &[String]) {
+        self.late.extend_from_slice(names);
+    }
+
+    /// A range of a leg was written or zeroed, by a request whose own lies begin now.
+    pub(super) fn changed(&mut self, request: RequestId, range: SectorRange) {
+        if self.lies.is_empty() && self.coming.is_empty() {
+            return;
+        }
+        for ((leg, _), lies) in &mut self.lies {
+            if *leg == request.leg {
+                lies.remove(range);
+            }
+        }
+        self.begin(request);
+    }
+
+    fn begin(&mut self, request: RequestId) {
+        for (leg, range, rule) in self.coming.remove(&request).unwrap_or_default() {
+            self.lies.entry((leg, rule)).or_default().insert(range);
+        }
+    }
+
+    /// A read was answered; `true` if the answer is what an honest disk would give.
+    pub(super) fn answered(&mut self, request: RequestId, digests: &Digests) -> bool {
+        self.begin(request);
+        let Some(rule) = self.answers.remove(&request) else {
+            return true;
+        };
+        for digest in digests {
+            if self.contents.len() < CONTENTS_MAX {
+                self.contents.entry(*digest).or_insert(rule);
+            }
+        }
+        false
+    }
+
+    pub(super) fn ended(&mut self, request: RequestId) {
+        self.answers.remove(&request);
+        self.coming.remove(&request);
+    }
+
+    /// The rule from whose lie a content came.
+    pub(super) fn source(&self, digest: Option<u32>) -> Option<u16> {
+        self.contents.get(&digest?).copied()
+    }
+}
+
+impl Checker {
+    /// The rule whose lie explains what is wrong with array sectors: every one of them has, on some leg, a content that the guest got from a lie.
+    pub(super) fn injected_by(&self, key: ArrayKey, range: SectorRange) -> Option<u16> {
+        if self.injected.contents.is_empty() {
+            return None;
+        }
+        let array = self.world.md.array(key)?;
+        let mut by = None;
+        for sector in range.sectors() {
+            by = array.active().find_map(|member| {
+                let at = leg_sector(member, sector)?;
+                let current = self.world.shadow(member.leg).current(at);
+                if current.origin == Origin::Initial
+                    || current.digest == Some(crate::shadow::ZERO_DIGEST)
+                {
+                    return None;
+                }
+                self.injected.source(current.digest)
+            });
+            by?;
+        }
+        by
+    }
+
+    /// A write that was answered with an error before its payload was fetched: either its content or what was there, and nobody knows its content.
+    pub(super) fn failed_unfetched(&mut self, no: EventNo, id: RequestId, range: SectorRange) {
+        let shadow = self.world.shadow_mut(id.leg);
+        for sector in range.sectors() {
+            let current = shadow.current(sector);
+            shadow.push(
+                sector,
+                Version {
+                    no,
+                    request: id.number,
+                    ended: no,
+                    gpa: 0,
+                    digest: current.digest,
+                    origin: Origin::Write,
+                    state: State::InDoubt,
+                    changed: false,
+                },
+            );
+        }
+    }
+
+    /// After a power cut: what a leg has now, of which nothing was promised.
+    pub(super) fn lost(
+        &mut self,
+        no: EventNo,
+        leg: LegId,
+        start: Sector,
+        digests: &Digests,
+        payload: Option<&[u8]>,
+    ) {
+        if !self.world.has(leg) {
+            return;
+        }
+        if let Some(range) = SectorRange::new(start, digests.len() as u64) {
+            self.forget_volatile(leg, range);
+        }
+        let shadow = self.world.shadow_mut(leg);
+        for (at, digest) in digests.iter().enumerate() {
+            let Some(sector) = start.checked_add(at as u64) else {
+                return;
+            };
+            shadow.push(
+                sector,
+                Version {
+                    no,
+                    request: 0,
+                    ended: no,
+                    gpa: 0,
+                    digest: Some(*digest),
+                    origin: Origin::Write,
+                    state: State::InDoubt,
+                    changed: false,
+                },
+            );
+        }
+        if let (Some(payload), Some(range)) =
+            (payload, SectorRange::new(start, digests.len() as u64))
+        {
+            self.put_bytes(leg, range, payload);
+            self.metadata_ended(no, leg, range, true);
+        }
+    }
+
+    /// What a cache lost need no longer be there, unless the workload was told that it is durable (O_DSYNC, or a flush that began after the write
+    /// had ended) and no flush of the leg was a lie.
+    fn forget_volatile(&mut self, leg: LegId, range: SectorRange) {
+        let Some((key, array)) = self
+            .world
+            .checked(leg)
+            .and_then(|(array, member)| Some((array.key, array_range(member, range)?)))
+        else {
+            return;
+        };
+        let lied = self.injected.flush_lies.contains(&leg);
+        for sector in array.sectors() {
+            let durable = self
+                .book
+                .cell(key, sector)
+                .and_then(|cell| self.book.expected(cell))
+                .is_some_and(|id| self.book.is_durable(id));
+            if (lied || !durable)
+                && let Some(cell) = self.book.cell_mut(key, sector)
+            {
+                cell.base = true;
+            }
+        }
+    }
+
+    /// A rule's name for people.
+    pub(super) fn rule_name(&self, rule: u16) -> String {
+        let at = usize::from(rule);
+        let rules = &self.world.header.rules;
+        let late = || {
+            self.injected
+                .late
+                .get(at.checked_sub(rules.len())?)
+                .cloned()
+        };
+        let named = rules.get(at).map(|head| head.name.clone());
+        named
+            .or_else(late)
+            .unwrap_or_else(|| format!("rule {rule}"))
+    }
+
+    /// What every rule did, for the report; and the rules of the scenario that never fired, for the verdict.
+    pub(super) fn fault_coverage(&mut self, reasons: &mut Vec<String>) {
+        let mut faults: Vec<FaultCoverage> = Vec::new();
+        let known = 0..u16::try_from(self.world.header.rules.len()).unwrap_or(u16::MAX);
+        // The numbers of what a leg's own configuration does are beyond 65000.
+        let others = self.injected.rules.keys().copied().filter(|n| *n < 65_000);
+        let mut numbers: Vec<u16> = known.chain(others).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        for number in numbers {
+            let hits = self
+                .injected
+                .rules
+                .get(&number)
+                .copied()
+                .unwrap_or_default();
+            let name = self.rule_name(number);
+            let head = self.world.header.rules.get(usize::from(number));
+            if hits.fired == 0 && head.is_some_and(|head| !head.may_not_fire) {
+                let withheld = if hits.withheld > 0 {
+                    format!(" (the budget withheld it {} times)", hits.withheld)
+                } else {
+                    String::new()
+                };
+                reasons.push(format!(
+                    "fault `{name}` never fired{withheld}; say may_not_fire = true if that is fine"
+                ));
+            }
+            let left = self
+                .injected
+                .lies
+                .iter()
+                .filter(|((_, rule), _)| *rule == number)
+                .map(|(_, ranges)| ranges.count())
+                .sum();
+            faults.push(FaultCoverage {
+                name,
+                fired: hits.fired,
+                met: hits.met,
+                withheld: hits.withheld,
+                sectors_left: left,
+            });
+        }
+        self.coverage.faults = faults;
+    }
+}
