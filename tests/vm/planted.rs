@@ -105,7 +105,13 @@ fn what_is_done_to_the_legs_behind_md_is_found_and_named() {
 fn a_write_that_is_acknowledged_too_early_is_found() {
     let ran = run(scenario("planted-early"), "pinned:6.12", &[]);
     ran.ended_with(1).check_agrees();
-    assert_eq!(ran.findings().len(), 1, "{}", ran.stdout);
+    // md, told too early, may also have called the array clean while the write was in flight: that is a promise broken too.
+    let others = ran
+        .findings()
+        .iter()
+        .filter(|finding| finding["check"] != "ack-all" && finding["check"] != "clean-quiet")
+        .count();
+    assert_eq!(others, 0, "{}", ran.stdout);
     let finding = ran.finding("ack-all", "early", &["b"]);
     assert_eq!(array(&finding), [(8192, 128)]);
     assert_eq!(finding["writes"], 16);
