@@ -188,8 +188,7 @@ fn kill_minus_nine_under_load_loses_and_repeats_nothing() {
                     seed += 1;
                     // A place for each slot and some to choose from: no two are in flight for one.
                     let place = (u64::from(slot) * 16 + dice.below(16)) * BYTES as u64;
-                    let (data, _) = raw.request(0, slot, 1, place / 512, BYTES as u32);
-                    raw.put(data, &pattern(seed, BYTES));
+                    raw.write(0, slot, place / 512, &pattern(seed, BYTES));
                     open[usize::from(slot)] = Some((place, seed));
                     submitted = submitted.wrapping_add(1);
                 }

@@ -124,8 +124,8 @@ fn every_chain_with_a_place_for_it_gets_a_status() {
     assert_eq!([4, 5, 6, 7].map(|e| raw.used_len(0, e)), [1, 0, 0, 1]);
     // Get-id into a buffer of 20, and of 5.
     for len in [20, 5] {
-        let (data, status) = raw.request(0, 0, 8, 0, len);
         let before = raw.used(0);
+        let (data, status) = raw.request(0, 0, 8, 0, len);
         raw.kick(0);
         raw.await_used(0, before + 1, "get-id");
         assert_eq!(raw.status(status), 0);
@@ -160,7 +160,7 @@ fn a_range_list_of_the_largest_size_is_taken() {
     let mut raw = Raw::started(&bench, "a", 1);
     for (ranges, expected) in [(32u64, 0u8), (33, 1)] {
         // Reuses the write layout: the data descriptor is readable.
-        let (data, status) = raw.request(0, 0, 1, 0, ranges as u32 * 16);
+        let (data, status) = raw.lay(0, 0, 1, 0, ranges as u32 * 16);
         raw.put(BUFFERS, &13u32.to_le_bytes());
         for range in 0..ranges {
             let mut bytes = (range * 4).to_le_bytes().to_vec();
@@ -169,6 +169,7 @@ fn a_range_list_of_the_largest_size_is_taken() {
             raw.put(data + range as usize * 16, &bytes);
         }
         let before = raw.used(0);
+        raw.offer(0, 0);
         raw.kick(0);
         raw.await_used(0, before + 1, "a write zeroes of many ranges");
         assert_eq!(raw.status(status), expected, "{ranges} ranges");
@@ -188,8 +189,7 @@ fn get_vring_base_answers_what_is_held_at_once() {
     leg.delay_ms = 3_600_000;
     let bench = Bench::start(&[leg]);
     let mut raw = Raw::started(&bench, "a", 1);
-    let (data, status) = raw.request(0, 0, 1, 8, 512);
-    raw.put(data, &[5; 512]);
+    let status = raw.write(0, 0, 8, &[5; 512]);
     let (_, flush) = raw.request(0, 1, 4, 0, 0);
     raw.kick(0);
     bench
@@ -228,8 +228,7 @@ fn a_reset_abandons_and_the_connection_can_begin_anew() {
     leg.delay_ms = 200;
     let bench = Bench::start(&[leg]);
     let mut raw = Raw::started(&bench, "a", 1);
-    let (data, status) = raw.request(0, 0, 1, 8, 512);
-    raw.put(data, &[5; 512]);
+    let status = raw.write(0, 0, 8, &[5; 512]);
     raw.kick(0);
     bench
         .events
@@ -355,8 +354,7 @@ fn a_new_memory_table_keeps_held_requests_and_rings() {
     leg.delay_ms = 150;
     let bench = Bench::start(&[leg]);
     let mut raw = Raw::started(&bench, "a", 1);
-    let (data, status) = raw.request(0, 0, 1, 8, 512);
-    raw.put(data, &[5; 512]);
+    let status = raw.write(0, 0, 8, &[5; 512]);
     raw.kick(0);
     bench
         .events

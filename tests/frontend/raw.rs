@@ -204,8 +204,31 @@ impl Raw {
         self.queues[index].kick.write(1).unwrap();
     }
 
-    /// A request in descriptors 3·slot … : header, data of `len` bytes, status. Returns where data and status are.
+    /// Lays and offers a request (see [`Raw::lay`]). A device that polls may take it before this returns: what it reads must lie there before.
     pub(crate) fn request(
+        &mut self,
+        index: usize,
+        slot: u16,
+        kind: u32,
+        sector: u64,
+        len: u32,
+    ) -> (usize, usize) {
+        let places = self.lay(index, slot, kind, sector, len);
+        self.offer(index, slot * 3);
+        places
+    }
+
+    /// Lays and offers a WRITE of `bytes`. Returns where the status is.
+    pub(crate) fn write(&mut self, index: usize, slot: u16, sector: u64, bytes: &[u8]) -> usize {
+        let len = u32::try_from(bytes.len()).unwrap();
+        let (data, status) = self.lay(index, slot, 1, sector, len);
+        self.put(data, bytes);
+        self.offer(index, slot * 3);
+        status
+    }
+
+    /// A request in descriptors 3·slot … : header, data of `len` bytes, status, not offered yet. Returns where data and status are.
+    pub(crate) fn lay(
         &mut self,
         index: usize,
         slot: u16,
@@ -229,7 +252,6 @@ impl Raw {
             self.descriptor(index, head, (gpa, 16, 1, head + 2));
         }
         self.descriptor(index, head + 2, (gpa + 0x1fff, 1, 2, 0));
-        self.offer(index, head);
         (base + 0x200, base + 0x1fff)
     }
 
