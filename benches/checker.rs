@@ -1,6 +1,6 @@
 //! How fast journal and checker are, without a device: `cargo bench --bench checker`.
 
-#[path = "../tests/history/mod.rs"]
+#[path = "../tests/checker/history.rs"]
 mod history;
 
 use std::time::Instant;

@@ -177,7 +177,15 @@ impl Supervisor {
                 killed = Some(how);
             }
         };
-        // The last words were said before the end.
+        // The last words were said before the end, and the checker may be behind: what it has not taken yet is news of this boot too.
+        self.witness.tell(&Command::CatchUp);
+        loop {
+            match self.wait()? {
+                Some(Happening::Notice(Notice::CaughtUp)) => break,
+                Some(happening) => self.meet(happening, &mut boot)?,
+                None => {}
+            }
+        }
         while let Ok(happening) = self.happenings.try_recv() {
             let happening = self.meet_anywhere(happening)?;
             self.meet(happening, &mut boot)?;

@@ -70,7 +70,11 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
                 Notice::Cut => eprintln!(
                     "legwatch: the power of all legs is cut; kill the guest, then `legwatch ctl … power-on`"
                 ),
-                Notice::Ready { .. } | Notice::Mark(_) | Notice::Live(_) | Notice::Done(_) => {}
+                Notice::Ready { .. }
+                | Notice::Mark(_)
+                | Notice::Live(_)
+                | Notice::CaughtUp
+                | Notice::Done(_) => {}
             }
         }
         if failed {

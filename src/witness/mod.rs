@@ -110,6 +110,7 @@ pub struct Witness {
     control: Option<Server>,
     tap: Tap,
     finishing: Arc<AtomicBool>,
+    catching_up: Arc<AtomicBool>,
     checking: JoinHandle<Result<Verdict, WitnessError>>,
     out: PathBuf,
     header: Arc<RunHeader>,
@@ -148,6 +149,7 @@ impl Witness {
             .map_err(journal_error)?;
         let device = Arc::new(device);
         let finishing = Arc::new(AtomicBool::new(false));
+        let catching_up = Arc::new(AtomicBool::new(false));
         let watch = Watch {
             collector,
             journal,
@@ -155,6 +157,7 @@ impl Witness {
             judge: Judge::new(&header, config.strict),
             device: device.clone(),
             finishing: finishing.clone(),
+            catching_up: catching_up.clone(),
             notices,
             live: Live {
                 completed: vec![0; config.legs.len()],
@@ -183,6 +186,7 @@ impl Witness {
             control,
             tap: sequence.tap(),
             finishing,
+            catching_up,
             checking,
             out: config.out.clone(),
             header,
@@ -230,6 +234,11 @@ impl Witness {
     /// A line of the guest's console.
     pub fn console(&mut self, line: String) {
         self.tap.record(What::Console { line });
+    }
+
+    /// Has [`Notice::CaughtUp`] told once the checker has taken all that happened until now.
+    pub fn catch_up(&self) {
+        self.catching_up.store(true, Ordering::Release);
     }
 
     /// A boot's guest is gone.
@@ -317,6 +326,8 @@ struct Watch {
     judge: Judge,
     device: Arc<Device>,
     finishing: Arc<AtomicBool>,
+    /// Whether the supervisor waits until all that happened was taken.
+    catching_up: Arc<AtomicBool>,
     notices: Sender<Notice>,
     live: Live,
     /// Whether it was told that the power is off.
@@ -347,6 +358,10 @@ impl Watch {
                 Ok(event) => self.take(&event)?,
                 Err(NoEvent::Ended) => break,
                 Err(NoEvent::TimedOut) => {
+                    if self.collector.is_drained() && self.catching_up.swap(false, Ordering::AcqRel)
+                    {
+                        let _nobody_listens = self.notices.send(Notice::CaughtUp);
+                    }
                     if self.finishing.load(Ordering::Acquire) && self.collector.is_drained() {
                         break;
                     }

@@ -68,6 +68,8 @@ pub enum Command {
         /// The line.
         line: String,
     },
+    /// The guest's QEMU ended: say [`Notice::CaughtUp`] once all that it did before was taken, and every notice of it told.
+    CatchUp,
     /// A boot's guest is gone.
     GuestEnded {
         /// The boot's number.
@@ -97,6 +99,8 @@ pub enum Notice {
     Live(Live),
     /// The power of all legs is cut: the guest is to be killed.
     Cut,
+    /// All that had its number when [`Command::CatchUp`] was said, and some time after, was taken.
+    CaughtUp,
     /// The first thing that is proven to be wrong, in short; the verdict may find more in it.
     Finding(String),
     /// The verdict.

@@ -9,12 +9,10 @@
     reason = "numbers of tests are small, and tests look for the events they are about"
 )]
 
-mod frontend;
-
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use frontend::{ALL, Client, await_readable};
+use crate::support::{ALL, Client, await_readable};
 use legwatch::block::LegId;
 use legwatch::config::{LegConfig, Record};
 use legwatch::device::{Device, Options, Threads};

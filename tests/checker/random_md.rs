@@ -1,11 +1,9 @@
 //! Random legal histories of a small raid1: dirty and clean marks, bits that are set early and cleared lazily, flushes, durable writes, write-behind,
 //! failed legs, recovery, cuts and resyncs. They never alarm. The same with one promise broken always do.
 
-mod history;
-
 use std::collections::BTreeMap;
 
-use history::{ARRAY_SECTORS, Block, CHUNK_SECTORS, History, Load, data_offset, garbage};
+use crate::history::{ARRAY_SECTORS, Block, CHUNK_SECTORS, History, Load, data_offset, garbage};
 use legwatch::block::{Operation, RequestId, Status};
 use legwatch::event::Content;
 use legwatch::finding::Check;

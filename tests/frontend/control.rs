@@ -5,11 +5,9 @@
     reason = "numbers of tests are small, and tests look for the events they are about"
 )]
 
-mod frontend;
-
 use std::time::Duration;
 
-use frontend::{ALL, Bench, Client};
+use crate::support::{ALL, Bench, Client};
 use legwatch::block::{LegId, RequestId};
 use legwatch::config::{LegConfig, MediumConfig};
 use legwatch::device::{Device, Options, Threads};

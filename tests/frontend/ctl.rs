@@ -4,12 +4,10 @@
     reason = "tests look for the events they are about"
 )]
 
-mod frontend;
-
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
-use frontend::{ALL, Client, pattern};
+use crate::support::{ALL, Client, pattern};
 use legwatch::config::LegConfig;
 use legwatch::ctl::server::Server;
 use legwatch::ctl::wire::{Done, Request};

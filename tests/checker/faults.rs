@@ -1,8 +1,6 @@
 //! What rules did is listed and decides nothing; what the guest's kernel did beside it is found all the same.
 
-mod history;
-
-use history::{History, Load, data_offset, garbage};
+use crate::history::{History, Load, data_offset, garbage};
 use legwatch::block::{LegId, Operation, Sector, SectorRange, sector_digests};
 use legwatch::event::{Action, Content, Decided, What};
 use legwatch::finding::{Cause, Check};

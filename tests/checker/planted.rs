@@ -1,8 +1,6 @@
 //! Each planted violation is found, under its right name, with leg and range; and what is legal beside it is not.
 
-mod history;
-
-use history::{Block, History, Load, garbage};
+use crate::history::{Block, History, Load, garbage};
 use legwatch::block::{Operation, Status};
 use legwatch::event::Content;
 use legwatch::finding::{Check, Confidence, Finding, Range, Wrongness};
@@ -365,7 +363,7 @@ fn different_content_from_the_same_pages_is_excused() {
         let request = history.arrive_from(
             leg,
             Operation::Write,
-            history::data_offset(leg) + 300,
+            crate::history::data_offset(leg) + 300,
             1,
             0x5000,
         );
@@ -434,7 +432,7 @@ fn pages_tell_copies_from_the_writers_own() {
         let request = history.arrive_from(
             leg,
             Operation::Write,
-            history::data_offset(leg) + 200,
+            crate::history::data_offset(leg) + 200,
             8,
             gpa,
         );
@@ -571,12 +569,15 @@ fn a_resync_that_forgot_a_sector_is_found() {
 fn a_discard_of_the_whole_array_costs_little() {
     let mut history = History::new(2, None);
     for leg in 0..2 {
-        history.discard(leg, 0, history::ARRAY_SECTORS);
+        history.discard(leg, 0, crate::history::ARRAY_SECTORS);
     }
     around(&mut history);
     let verdict = finish(&mut history);
     assert_eq!(verdict.outcome, Outcome::Clean, "{verdict:#?}");
-    assert_eq!(verdict.coverage.twins_compared, history::ARRAY_SECTORS);
+    assert_eq!(
+        verdict.coverage.twins_compared,
+        crate::history::ARRAY_SECTORS
+    );
 }
 
 #[test]

@@ -4,13 +4,11 @@
     reason = "tests look for the events they are about"
 )]
 
-mod frontend;
-
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 
-use frontend::raw::Raw;
-use frontend::{Bench, PATIENCE};
+use crate::support::raw::Raw;
+use crate::support::{Bench, PATIENCE};
 use legwatch::block::LegId;
 use legwatch::config::{LegConfig, MediumConfig};
 use vhost::vhost_user::VhostUserFrontend;

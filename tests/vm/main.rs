@@ -3,12 +3,12 @@
 //! By default what every change must pass. `LEGWATCH_FULL=1` adds every kernel, ten thousand writes instead of two, and guests that hang, which take a
 //! minute to be told. Kernels are the pinned ones; what is not in the cache is fetched. The agent is built by `ci/build`.
 
-mod vm {
-    mod harness;
-    mod lost;
-    mod matrix;
-    mod planted;
-    mod refused;
-    mod serve;
-    mod stopped;
-}
+mod boot;
+mod device;
+mod harness;
+mod lost;
+mod matrix;
+mod planted;
+mod refused;
+mod serve;
+mod stopped;

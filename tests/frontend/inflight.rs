@@ -6,8 +6,6 @@
     reason = "numbers of tests are small, and tests look for the events they are about"
 )]
 
-mod frontend;
-
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -16,8 +14,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use frontend::raw::{Raw, SIZE};
-use frontend::{Bench, PATIENCE, pattern};
+use crate::support::raw::{Raw, SIZE};
+use crate::support::{Bench, PATIENCE, pattern};
 use legwatch::config::LegConfig;
 use legwatch::event::What;
 use legwatch::stamp::SplitMix64;

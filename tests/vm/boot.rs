@@ -347,7 +347,7 @@ fn no_qemu_outlives_us() {
     let dir = tempfile::tempdir().unwrap();
     let said = dir.path().join("pid");
     let mut helper = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "helper_that_is_killed", "--nocapture"])
+        .args(["--exact", "boot::helper_that_is_killed", "--nocapture"])
         .env("LEGWATCH_TEST_PID_FILE", &said)
         .stdout(Stdio::null())
         .spawn()

@@ -1,8 +1,6 @@
 //! What md promises on the wire: each promise broken once, which its check and no other says; and the legal thing beside it, which none says.
 
-mod history;
-
-use history::{Block, History, Load, garbage};
+use crate::history::{Block, History, Load, garbage};
 use legwatch::block::{Operation, Status};
 use legwatch::event::Content;
 use legwatch::finding::{Check, Confidence, Finding, Wrongness};
@@ -124,7 +122,7 @@ fn a_resync_may_write_while_the_superblock_says_clean() {
     let write = history.arrive_from(
         1,
         Operation::Write,
-        history::data_offset(1) + 200,
+        crate::history::data_offset(1) + 200,
         8,
         0x7000_0000,
     );
@@ -410,7 +408,7 @@ fn a_recovered_leg_that_differs() {
         if copied {
             let read = history.arrive_from(0, Operation::Read, 2048 + 200, 1, 0x7000_0000);
             history.complete_with(read, Status::Ok, Content::NotTaken);
-            let at = history::data_offset(1) + 200;
+            let at = crate::history::data_offset(1) + 200;
             let write = history.arrive_from(1, Operation::Write, at, 1, 0x7000_0000);
             history.fetch(write, &[garbage(1)]);
             history.complete(write);

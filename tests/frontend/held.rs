@@ -5,11 +5,9 @@
     reason = "numbers of tests are small, and tests look for the events they are about"
 )]
 
-mod frontend;
-
 use std::time::Duration;
 
-use frontend::{ALL, Bench, Client, pattern};
+use crate::support::{ALL, Bench, Client, pattern};
 use legwatch::block::{LegId, Sector};
 use legwatch::config::LegConfig;
 use legwatch::event::{Content, FrontendChange, What};

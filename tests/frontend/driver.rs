@@ -6,11 +6,9 @@
     reason = "numbers of tests are small, and tests look for the events they are about"
 )]
 
-mod frontend;
-
 use std::os::fd::AsRawFd;
 
-use frontend::{ALL, Bench, Client, PACKED, Shared, pattern};
+use crate::support::{ALL, Bench, Client, PACKED, Shared, pattern};
 use legwatch::block::{LegId, Operation, Sector, SectorRange, Status, sector_digests};
 use legwatch::config::{LegConfig, MediumConfig};
 use legwatch::device::{Device, Options, StartError, Threads};
@@ -204,7 +202,7 @@ fn what_is_not_offered_is_refused_with_the_reason() {
     let bench = Bench::start(&[mib("a")]);
     // In order, ring reset, secure erase.
     for bit in [35u32, 40, 16] {
-        let refused = frontend::raw::Raw::refused(&bench, "a", 1 << bit);
+        let refused = crate::support::raw::Raw::refused(&bench, "a", 1 << bit);
         assert!(refused, "bit {bit}");
         let text = format!("features {:#x}, which were not offered", 1u64 << bit);
         bench.events.wait("the reason", |what| {

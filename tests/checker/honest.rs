@@ -5,11 +5,9 @@
     reason = "tests pick the events that they are about"
 )]
 
-mod history;
-
 use std::collections::VecDeque;
 
-use history::{Block, History, Load, garbage};
+use crate::history::{Block, History, Load, garbage};
 use legwatch::block::{Operation, RequestId, Status};
 use legwatch::event::Content;
 use legwatch::mark::IntentKind;
@@ -180,7 +178,7 @@ impl Model {
         let request = self.history.arrive_from(
             leg,
             piece.operation,
-            history::data_offset(leg) + piece.sector,
+            crate::history::data_offset(leg) + piece.sector,
             piece.blocks.len() as u64,
             piece.gpa,
         );
@@ -328,7 +326,7 @@ proptest! {
             let arrived = history.events.iter().find_map(|e| match &e.what { What::Arrived(a) if a.request == fetched.request => Some(a), _ => None }).unwrap();
             let range = arrived.ranges[0];
             let leg = fetched.request.leg.0;
-            let start = range.start().0 - history::data_offset(leg);
+            let start = range.start().0 - crate::history::data_offset(leg);
             start < 300 && !history.events.iter().any(|e| match &e.what {
                 What::Arrived(a) => a.request.leg.0 == leg && a.request.number > fetched.request.number && a.operation == Operation::Write
                     && a.ranges[0].intersection(range).is_some(),

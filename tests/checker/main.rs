@@ -1,0 +1,8 @@
+//! The checker over histories that a small model of a guest makes: honest ones never alarm, planted violations always do.
+
+mod faults;
+mod history;
+mod honest;
+mod planted;
+mod promises;
+mod random_md;

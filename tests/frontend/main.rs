@@ -1,0 +1,12 @@
+//! Real frontends over real sockets, without a VM: a foreign driver, hand-made rings, and everything that a connection can do.
+
+mod control;
+mod ctl;
+mod driver;
+mod faults;
+mod held;
+mod inflight;
+mod order;
+mod raw;
+mod resize;
+mod support;
