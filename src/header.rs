@@ -102,6 +102,8 @@ pub struct Expect {
     pub min_discards: u64,
     /// Checks that must have had something to judge, by name.
     pub triggered: Vec<String>,
+    /// Known deviations that must have been seen, by name (`K2`), on kernels for which `vm/known.toml` lists them as shown.
+    pub known: Vec<String>,
 }
 
 impl Default for Expect {
@@ -114,6 +116,7 @@ impl Default for Expect {
             min_flushes: 0,
             min_discards: 0,
             triggered: Vec::new(),
+            known: Vec::new(),
         }
     }
 }

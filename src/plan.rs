@@ -173,6 +173,8 @@ pub enum Engine {
     IoUring,
     /// The same with fixed buffers, whose pages are pinned and are the bio's own.
     IoUringFixed,
+    /// io_uring with RWF_NOWAIT: a write that would have to wait is refused, and made again without it, as the same write.
+    IoUringNowait,
     /// O_DIRECT through Linux native AIO.
     Libaio,
     /// O_DIRECT pwrite, depth 1 a writer.

@@ -178,6 +178,7 @@ fn every_engine_writes_what_its_marks_say_and_reads_it_back() {
     for engine in [
         Engine::IoUring,
         Engine::IoUringFixed,
+        Engine::IoUringNowait,
         Engine::Libaio,
         Engine::Sync,
         Engine::Buffered,

@@ -32,7 +32,13 @@ pub(super) fn run(
     let only_one = !background && load.writers == 1 && shared.background() == 0;
     let orders = orders(shared, load, &target, only_one)?;
     let tally = run_writers(orders)?;
-    let notes: Vec<&str> = tally.notes.into_iter().collect();
+    let mut notes: Vec<String> = tally.notes.into_iter().map(str::to_owned).collect();
+    if load.engine == Engine::IoUringNowait {
+        notes.push(format!(
+            "{} writes were refused with NOWAIT and made again",
+            tally.refused
+        ));
+    }
     marker.tell(&Mark::WorkloadEnd {
         step,
         acked: tally.acked,
@@ -59,9 +65,11 @@ fn orders<'a>(
                 .write(true)
                 .custom_flags(dsync)
                 .open(&target.path),
-            Engine::IoUring | Engine::IoUringFixed | Engine::Libaio | Engine::Sync => {
-                sys::open_direct(&target.path, dsync)
-            }
+            Engine::IoUring
+            | Engine::IoUringFixed
+            | Engine::IoUringNowait
+            | Engine::Libaio
+            | Engine::Sync => sys::open_direct(&target.path, dsync),
         }
     };
     let file = Arc::new(open().map_err(context(format!("opening {}", load.device)))?);
@@ -108,6 +116,7 @@ fn orders<'a>(
 struct Sum {
     acked: u64,
     failed: u64,
+    refused: u64,
     notes: BTreeSet<&'static str>,
 }
 
@@ -133,10 +142,12 @@ fn run_writers(orders: Vec<Order<'_>>) -> Result<Sum, Error> {
                 Ok(Tally {
                     acked,
                     failed,
+                    refused,
                     notes,
                 }) => {
                     sum.acked += acked;
                     sum.failed += failed;
+                    sum.refused += refused;
                     sum.notes.extend(notes);
                 }
                 Err(error) => failure = failure.or(Some(error)),

@@ -39,6 +39,8 @@ pub(super) struct Tally {
     pub(super) acked: u64,
     /// Requests that failed.
     pub(super) failed: u64,
+    /// Writes that were refused because they would have had to wait, and were made again.
+    pub(super) refused: u64,
     /// What had to be made do with.
     pub(super) notes: Vec<&'static str>,
 }
@@ -116,13 +118,17 @@ pub(super) fn run(order: Order<'_>) -> Result<Tally, Error> {
     let mut pass = order.shared.gate.enter();
     let mut writer = Writer::new(order)?;
     writer.run(&mut pass)?;
+    writer.tally.refused = writer.engine.refused();
     Ok(writer.tally)
 }
 
 /// The depth that an engine has.
 pub(super) fn depth_of(load: &WriteLoad) -> u32 {
     match load.engine {
-        plan::Engine::IoUring | plan::Engine::IoUringFixed | plan::Engine::Libaio => load.depth,
+        plan::Engine::IoUring
+        | plan::Engine::IoUringFixed
+        | plan::Engine::IoUringNowait
+        | plan::Engine::Libaio => load.depth,
         plan::Engine::Sync | plan::Engine::Buffered => 1,
     }
 }
@@ -171,7 +177,10 @@ impl<'a> Writer<'a> {
             && depth_of(order.load) == 1
             && !matches!(
                 order.load.engine,
-                plan::Engine::IoUring | plan::Engine::IoUringFixed | plan::Engine::Libaio
+                plan::Engine::IoUring
+                    | plan::Engine::IoUringFixed
+                    | plan::Engine::IoUringNowait
+                    | plan::Engine::Libaio
             )
         {
             tally

@@ -3,6 +3,7 @@
 use super::checker::Checker;
 use super::fold::plain;
 use super::guest::BadRead;
+use super::known;
 use super::verdict::{Coverage, EndState, Outcome, Verdict};
 use super::world::{bit, leg_sector};
 use crate::event::GuestEnd;
@@ -23,11 +24,12 @@ impl Checker {
         findings.extend(end.findings);
         findings.sort_by(|one, other| (one.first, &one.id).cmp(&(other.first, &other.id)));
         self.fault_coverage(&mut reasons);
-        let known = findings
+        let known: Vec<Finding> = findings
             .extract_if(.., |finding| finding.known.is_some())
             .collect();
         self.explain_end(&mut reasons);
         self.explain_coverage(&mut reasons);
+        self.explain_known(&known, &mut reasons);
         reasons.dedup();
         let notes = self.notes_for_reader();
         let mut verdict = Verdict {
@@ -300,6 +302,20 @@ impl Checker {
                 reasons.push(format!(
                     "leg {name} completed {} discards; {} are demanded",
                     leg.discards, expect.min_discards
+                ));
+            }
+        }
+    }
+
+    /// Known deviations that the scenario is there to show, on a kernel that has them.
+    fn explain_known(&self, seen: &[Finding], reasons: &mut Vec<String>) {
+        for id in &self.world.header.expect.known {
+            let is_seen = seen
+                .iter()
+                .any(|finding| finding.known.as_ref() == Some(id));
+            if !is_seen && known::is_shown(id, self.release()) {
+                reasons.push(format!(
+                    "known deviation {id} was not seen on a kernel that has it; it is demanded"
                 ));
             }
         }

@@ -89,6 +89,15 @@ pub fn standing(check: Check, when: When, release: Option<&str>) -> Standing {
     perhaps.map_or(Standing::No, |entry| Standing::Perhaps(&entry.id))
 }
 
+/// Whether a deviation was shown for a kernel.
+pub fn is_shown(id: &str, release: Option<&str>) -> bool {
+    release.and_then(numbers).is_some_and(|release| {
+        entries()
+            .iter()
+            .any(|entry| entry.id == id && entry.kernels.iter().any(|bound| within(bound, release)))
+    })
+}
+
 type Numbers = [u32; 3];
 
 /// The first three numbers of a release: `6.12.117+deb13-cloud-amd64` is 6.12.117. Debian's 6.1 tells its patch level in the version only, so

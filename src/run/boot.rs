@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::GuestEnd;
 use crate::mark::Mark;
-use crate::plan::{Plan, StepKind};
+use crate::plan::{Plan, StepAction, StepKind};
 use crate::scenario::file::BootEnd;
 
 /// A guest that says nothing has so long until its agent's first word. Generous: emulated, on a shared machine.
@@ -144,6 +144,25 @@ impl<'a> Boot<'a> {
         self.stages
     }
 
+    /// The step after which QEMU is killed in mid-load: the last one in the foreground, where steps in the background may still run.
+    fn kills_after(&self) -> Option<u32> {
+        if self.end != BootEnd::Kill {
+            return None;
+        }
+        let steps = &self.plan.steps;
+        let last = steps.iter().rposition(|step| !step.background)?;
+        let loaded = steps[..last]
+            .iter()
+            .rev()
+            .take_while(|step| step.action != StepAction::Join)
+            .chain(&steps[last + 1..])
+            .any(|step| step.background);
+        let joins = steps[last].action == StepAction::Join;
+        (loaded && !joins)
+            .then(|| u32::try_from(last).ok())
+            .flatten()
+    }
+
     fn step_name(&self, step: u32) -> &str {
         usize::try_from(step)
             .ok()
@@ -164,7 +183,10 @@ impl<'a> Boot<'a> {
                 self.step = Some((*step, now));
                 Some(self.step_name(*step).to_owned())
             }
-            Mark::StepEnd { step, .. } => {
+            Mark::StepEnd { step, ok, .. } => {
+                if *ok && self.kills_after() == Some(*step) {
+                    self.finished = Some(now);
+                }
                 let (running, since) = self.step.take()?;
                 if running == *step {
                     let took = ms(now - since);

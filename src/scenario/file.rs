@@ -84,7 +84,8 @@ pub enum BootEnd {
     /// A last quiet point is declared and the guest powers off.
     #[default]
     PowerOff,
-    /// QEMU is killed as soon as the last step is done: completed writes stay, as after a reset of the machine.
+    /// QEMU is killed as soon as the last step in the foreground is done, with those in the background in mid-load: completed writes stay, as after a
+    /// reset of the machine.
     Kill,
 }
 

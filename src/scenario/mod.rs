@@ -260,6 +260,12 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
             "[expect] triggered: there is no check `{name}`; docs/checks.md lists them"
         ));
     }
+    let is_deviation = |id: &str| crate::oracle::known::entries().iter().any(|e| e.id == id);
+    if let Some(id) = file.expect.known.iter().find(|id| !is_deviation(id)) {
+        return Err(format!(
+            "[expect] known: vm/known.toml has no entry `{id}`; docs/checks.md lists them"
+        ));
+    }
     Ok(Scenario {
         name: file.name,
         about: file.about,

@@ -70,6 +70,11 @@ pub(super) trait Engine {
     /// Appends the writes that have ended; if `wait`, at least one (there must be one on the way).
     fn reap(&mut self, wait: bool, done: &mut Vec<Done>) -> io::Result<()>;
 
+    /// Writes that were refused because they would have had to wait, and were made again.
+    fn refused(&self) -> u64 {
+        0
+    }
+
     /// Whether the pool's pages are pinned for as long as the engine lives.
     fn pinned(&self) -> bool {
         false
@@ -83,9 +88,9 @@ pub(super) fn open(
     depth: u32,
     pool: &Memory,
 ) -> io::Result<(Box<dyn Engine>, Option<&'static str>)> {
-    let uring = |fixed| uring::Uring::new(Arc::clone(file), depth, fixed, pool);
+    let uring = |kind| uring::Uring::new(Arc::clone(file), depth, kind, pool);
     Ok(match wanted {
-        plan::Engine::IoUring => match uring(false) {
+        plan::Engine::IoUring => match uring(uring::Kind::Plain) {
             Ok(engine) => (Box::new(engine), None),
             Err(error) if unavailable(&error) => {
                 let aio = aio::Aio::new(Arc::clone(file), depth)?;
@@ -96,7 +101,7 @@ pub(super) fn open(
             }
             Err(error) => return Err(error),
         },
-        plan::Engine::IoUringFixed => match uring(true) {
+        plan::Engine::IoUringFixed => match uring(uring::Kind::Fixed) {
             Ok(engine) => (Box::new(engine), None),
             Err(error) if unavailable(&error) => {
                 let aio = aio::Aio::new(Arc::clone(file), depth)?;
@@ -109,6 +114,7 @@ pub(super) fn open(
             }
             Err(error) => return Err(error),
         },
+        plan::Engine::IoUringNowait => (Box::new(uring(uring::Kind::Nowait)?), None),
         plan::Engine::Libaio => (Box::new(aio::Aio::new(Arc::clone(file), depth)?), None),
         plan::Engine::Sync | plan::Engine::Buffered => {
             (Box::new(sync::Sync::new(Arc::clone(file))), None)

@@ -91,7 +91,7 @@ impl Checker {
     }
 
     /// What the guest runs, as `uname -r` has it; Debian tells the patch level in the version alone.
-    fn release(&self) -> Option<&str> {
+    pub(in crate::oracle) fn release(&self) -> Option<&str> {
         let fact = |name: &str| self.coverage.facts.get(name).map(String::as_str);
         let debian = fact("kernel.version")
             .and_then(|version| version.rsplit_once(" Debian "))
