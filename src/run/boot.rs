@@ -155,7 +155,6 @@ impl<'a> Boot<'a> {
             .iter()
             .rev()
             .take_while(|step| step.action != StepAction::Join)
-            .chain(&steps[last + 1..])
             .any(|step| step.background);
         let joins = steps[last].action == StepAction::Join;
         (loaded && !joins)
@@ -304,6 +303,7 @@ fn ms(duration: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::mark::Hello;
+    use crate::plan::Step;
 
     fn plan() -> Plan {
         Plan {
@@ -381,6 +381,52 @@ mod tests {
         boot.mark(&hello(), now);
         assert_eq!(boot.next(now), Next::Wait);
         boot.mark(&Mark::Finish { ok: true }, now);
+        assert!(matches!(
+            boot.next(now),
+            Next::Kill(GuestEnd::Killed { .. })
+        ));
+    }
+
+    #[test]
+    fn a_boot_that_ends_by_a_kill_ends_while_steps_in_the_background_run() {
+        let step = |action, background| Step {
+            kind: StepKind::Workload,
+            name: String::new(),
+            action,
+            background,
+        };
+        let shell = || StepAction::Shell {
+            command: String::new(),
+            timeout_s: 1,
+        };
+        let killed_after = |steps: Vec<Step>| {
+            let plan = Plan { steps, ..plan() };
+            Boot::new(&plan, BootEnd::Kill, crate::clock::now()).kills_after()
+        };
+        let load = || step(shell(), true);
+        let wait = || step(shell(), false);
+        let join = || step(StepAction::Join, false);
+        assert_eq!(killed_after(vec![wait(), load(), wait()]), Some(2));
+        assert_eq!(killed_after(vec![wait(), wait(), load()]), None);
+        assert_eq!(killed_after(vec![load(), join(), wait()]), None);
+        assert_eq!(killed_after(vec![load(), wait(), join()]), None);
+        assert_eq!(killed_after(vec![wait()]), None);
+
+        let plan = Plan {
+            steps: vec![load(), wait()],
+            ..plan()
+        };
+        let now = crate::clock::now();
+        let end = |step, ok| Mark::StepEnd {
+            step,
+            ok,
+            detail: String::new(),
+        };
+        let mut boot = Boot::new(&plan, BootEnd::Kill, now);
+        boot.mark(&hello(), now);
+        boot.mark(&end(1, false), now);
+        assert_eq!(boot.next(now), Next::Wait);
+        boot.mark(&end(1, true), now);
         assert!(matches!(
             boot.next(now),
             Next::Kill(GuestEnd::Killed { .. })

@@ -430,7 +430,13 @@ fn a_recovered_leg_that_differs() {
 
 /// A write-mostly leg is behind when the bit goes clear, and another leg may be.
 fn behind(release: &str, legs: u8, missing: &[u8]) -> Verdict {
+    behind_of(release, legs, missing, &[])
+}
+
+/// The same in a scenario that is there to show these known deviations.
+fn behind_of(release: &str, legs: u8, missing: &[u8], known: &[&str]) -> Verdict {
     let mut history = History::new(legs, Some(1));
+    history.header.expect.known = known.iter().map(|id| (*id).to_owned()).collect();
     history.mark(legwatch::mark::Mark::Fact {
         name: "kernel.version".into(),
         value: format!("Linux version x #1 SMP Debian {release}-1 (2026-01-01)"),
@@ -468,6 +474,21 @@ fn a_known_deviation_is_told_apart_and_its_check_alarms_beside_it() {
         Wrongness::Absent,
         &["c"],
     );
+}
+
+#[test]
+fn a_known_deviation_is_demanded_of_kernels_that_have_it() {
+    let seen = behind_of("6.12.117", 2, &[1], &["K2"]);
+    assert_eq!(seen.outcome, Outcome::Clean, "{:?}", seen.reasons);
+    let unseen = behind_of("6.12.117", 2, &[], &["K2"]);
+    assert_eq!(unseen.outcome, Outcome::Inconclusive);
+    assert!(
+        unseen.reasons[0].contains("K2 was not seen"),
+        "{:?}",
+        unseen.reasons
+    );
+    let elsewhere = behind_of("6.1.192", 2, &[], &["K2"]);
+    assert_eq!(elsewhere.outcome, Outcome::Clean, "{:?}", elsewhere.reasons);
 }
 
 #[test]

@@ -10,5 +10,6 @@ mod lost;
 mod matrix;
 mod planted;
 mod refused;
+mod scenarios;
 mod serve;
 mod stopped;
