@@ -296,6 +296,9 @@ pub struct Finding {
     pub sectors: u64,
     /// Writes of the workload that are hit; 0 where none are known.
     pub writes: u64,
+    /// The first wrong request, or the write that never came; `None` where none is known.
+    #[serde(default)]
+    pub first_wrong: Option<StoryLine>,
     /// The event at which it first showed.
     pub first: u64,
     /// The event at which it last showed.
@@ -366,8 +369,20 @@ pub struct Holding {
     pub what: String,
     /// The content in hexadecimal, where it was read and its digest proves it.
     pub bytes: Option<String>,
+    /// What a wrong content looks like, where its bytes are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nature: Option<Nature>,
     /// The sector's versions on this leg, newest first.
     pub history: Vec<VersionLine>,
+}
+
+/// What a content looks like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nature {
+    /// What it most likely is, in words.
+    pub what: String,
+    /// Its entropy in thousandths of a bit a byte, 0 to 8000.
+    pub entropy_millibits: u32,
 }
 
 /// A version of a sector.
@@ -392,7 +407,7 @@ pub struct StoryLine {
     pub event: u64,
     /// Microseconds since the run began.
     pub time_us: u64,
-    /// The leg's name, or `guest`.
+    /// The leg's name, or `guest`, `console`, `ctl`.
     pub leg: String,
     /// What happened.
     pub what: String,

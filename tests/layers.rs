@@ -24,7 +24,7 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("journal", &["block", "config", "event", "header", "mark"]),
-    ("report", &["finding", "header", "oracle"]),
+    ("report", &["block", "finding", "header", "oracle", "stamp"]),
 ];
 
 const PURE: &[&str] = &[

@@ -57,6 +57,7 @@ pub struct Checker {
     pub(super) evidence: BTreeMap<(LegId, Sector, EventNo), Vec<u8>>,
     pub(super) guest: super::guest::Guest,
     pub(super) promises: super::promise::Promises,
+    pub(super) moments: super::moments::Moments,
     pub(super) scans_left: u32,
     pub(super) last: EventNo,
 }
@@ -98,6 +99,7 @@ impl Checker {
             evidence: BTreeMap::new(),
             guest: super::guest::Guest::default(),
             promises: super::promise::Promises::new(header),
+            moments: super::moments::Moments::default(),
             scans_left: SCANS_MAX,
             last: EventNo(0),
         }
@@ -107,6 +109,7 @@ impl Checker {
     pub fn apply(&mut self, event: &Event) {
         self.last = event.no;
         self.coverage.events += 1;
+        self.moments.take(&self.world.header, event);
         let (no, us) = (event.no, event.time_us);
         match &event.what {
             What::Boot { boot } => {

@@ -175,6 +175,7 @@ impl Checker {
                 .collect(),
             sectors,
             writes: count,
+            first_wrong: detail.and_then(|detail| detail.first_wrong.clone()),
             first,
             last,
             cause: injected.map_or(Cause::Kernel, |_| Cause::Injected),
@@ -183,7 +184,7 @@ impl Checker {
                     "the guest read this content from what fault `{}` had made of a leg",
                     self.rule_name(*rule)
                 ),
-                None => reason(check, kind).to_owned(),
+                None => format!("{}{}", reason(check, kind), direction(got)),
             },
             promise: check.promise().to_owned(),
             example: detail
@@ -276,13 +277,16 @@ impl Checker {
             (None, Some(digest), None) => format!("unknown content (CRC-32 {digest:08x})"),
             (None, None, None) => "initial content that was never read".into(),
         };
-        let _sector = detail.sector;
+        let nature = bytes.as_deref().filter(|_| !held.good).map(|bytes| {
+            super::nature::look(bytes, detail.expected.as_ref(), self.world.header.run)
+        });
         Holding {
             leg: self.name(held.leg),
             sector: held.sector.0,
             good: held.good,
             what,
             bytes: bytes.as_deref().map(hex),
+            nature,
             history: held.versions.iter().map(version_line).collect(),
         }
     }
@@ -437,6 +441,16 @@ fn reason(check: Check, kind: Wrongness) -> &'static str {
     }
 }
 
+/// What the requests that came instead say about the cause.
+fn direction(got: Got) -> &'static str {
+    match got {
+        Got::Reads => {
+            "; READs of exactly these sectors came in its stead, so the kernel sent the write in the wrong direction"
+        }
+        Got::SomeReads | Got::Nothing | Got::Else => "",
+    }
+}
+
 fn describe(bytes: &[u8], run: u64) -> String {
     match Stamp::read(bytes) {
         Some((stamp, whole)) => format!(
@@ -516,6 +530,7 @@ pub(crate) fn plain(
         leg_ranges: Vec::new(),
         sectors: 0,
         writes: 0,
+        first_wrong: None,
         first: at.0,
         last: at.0,
         cause: Cause::Kernel,

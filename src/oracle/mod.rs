@@ -24,6 +24,8 @@ mod intents;
 mod judge;
 pub mod known;
 mod legs;
+mod moments;
+mod nature;
 mod promise;
 mod same_data;
 mod same_pages;

@@ -1,9 +1,9 @@
 //! A wrong sector looked at closely, at the moment it is found: what each leg holds, and what happened to it.
 
 use super::checker::{Checker, Wanted};
-use super::world::leg_sector;
+use super::world::{leg_range, leg_sector};
 use super::wrong::{Detail, Held};
-use crate::block::{LegId, Sector, SectorRange, Status};
+use crate::block::{LegId, RequestId, Sector, SectorRange, Status};
 use crate::event::EventNo;
 use crate::finding::{Check, StoryLine, Wrongness};
 use crate::md::ArrayKey;
@@ -34,8 +34,15 @@ impl Checker {
             .cell(key, sector)
             .and_then(|cell| self.book.expected(cell))
             .and_then(|id| self.book.record(id)?.stamp(run, sector));
+        let whole_write = self
+            .book
+            .cell(key, sector)
+            .and_then(|cell| self.book.expected(cell))
+            .and_then(|id| self.book.record(id))
+            .map(|record| record.array);
         let mut legs = Vec::new();
         let mut story = Vec::new();
+        let mut oldest = self.last;
         for member in &array.members {
             let Some(at) = leg_sector(member, sector) else {
                 continue;
@@ -70,12 +77,18 @@ impl Checker {
             } else {
                 EventNo(1)
             };
-            if let Some(one) = SectorRange::new(at, 1) {
+            // The whole write: what a leg got of its other sectors is part of the story.
+            let around = whole_write
+                .map(|write| leg_range(member, write))
+                .filter(|range| range.contains(at))
+                .or_else(|| SectorRange::new(at, 1));
+            if let Some(one) = around {
                 let (requests, whole) =
                     self.world
                         .requests
                         .touching(member.leg, one, from, self.last, usize::MAX);
                 let name = self.world.header.leg_name(member.leg);
+                oldest = oldest.min(requests.first().map_or(self.last, |past| past.arrived));
                 if !whole {
                     story.push(StoryLine {
                         event: from.0,
@@ -85,17 +98,134 @@ impl Checker {
                     });
                 }
                 let skip = requests.len().saturating_sub(STORY_MAX);
-                story.extend(requests.iter().skip(skip).map(|past| line(name, past)));
+                self.tell_requests(
+                    member.leg,
+                    requests.get(skip..).unwrap_or_default(),
+                    &mut story,
+                );
             }
         }
         self.tell_intents(key, sector, &mut story);
+        let from = if since > EventNo(0) { since } else { oldest };
+        story.extend(self.moments.between(from, self.last).cloned());
         story.sort();
+        let first_wrong = self.first_wrong(kind, leg, key, sector, &legs);
         Some(Box::new(Detail {
             sector,
             expected,
             legs,
             story,
+            first_wrong,
         }))
+    }
+
+    /// The request that brought the wrong content to the leg; where none did, the write that never came.
+    fn first_wrong(
+        &self,
+        kind: Wrongness,
+        leg: LegId,
+        key: ArrayKey,
+        sector: Sector,
+        legs: &[Held],
+    ) -> Option<StoryLine> {
+        let name = self.world.header.leg_name(leg);
+        let write = self
+            .book
+            .cell(key, sector)
+            .and_then(|cell| self.book.expected(cell))
+            .and_then(|id| self.book.record(id));
+        let never = match kind {
+            Wrongness::Absent => Some("never got it"),
+            Wrongness::Torn => Some("got a part of it"),
+            Wrongness::Early => Some("had not completed it"),
+            Wrongness::Garbage
+            | Wrongness::Misplaced
+            | Wrongness::Older
+            | Wrongness::Differs
+            | Wrongness::Changed
+            | Wrongness::Metadata
+            | Wrongness::ReadBack
+            | Wrongness::Step
+            | Wrongness::Kernel => None,
+        };
+        if let (Some(what), Some(record)) = (never, write) {
+            let end = if record.end > EventNo(0) {
+                format!(", acknowledged {}", record.end)
+            } else {
+                String::new()
+            };
+            return Some(StoryLine {
+                event: record.begin.0,
+                time_us: record.begin_us,
+                leg: name.to_owned(),
+                what: format!(
+                    "writer {} #{} (array {}, begun {}{end}): leg {name} {what}",
+                    record.intent.writer, record.intent.sequence, record.array, record.begin
+                ),
+            });
+        }
+        let version = legs
+            .iter()
+            .find(|held| held.leg == leg)?
+            .versions
+            .first()
+            .filter(|version| version.request > 0)?;
+        let id = RequestId {
+            leg,
+            number: version.request,
+        };
+        Some(self.request_in_words(leg, self.world.requests.past(id)?))
+    }
+
+    /// The request of a leg whose event has this number.
+    pub(super) fn request_at(&self, leg: LegId, no: EventNo) -> Option<StoryLine> {
+        Some(self.request_in_words(leg, self.world.requests.with_event(leg, no)?))
+    }
+
+    fn request_in_words(&self, leg: LegId, past: &Past) -> StoryLine {
+        let name = self.world.header.leg_name(leg);
+        let ranges: Vec<String> = past.ranges.iter().map(ToString::to_string).collect();
+        let pages = if past.gpa > 0 {
+            format!(", from guest page {:#x}", past.gpa >> 12)
+        } else {
+            String::new()
+        };
+        StoryLine {
+            event: past.arrived.0,
+            time_us: past.arrived_us,
+            leg: name.to_owned(),
+            what: format!(
+                "request {} on leg {name} ({}): {} {}{pages}",
+                past.request.number,
+                past.arrived,
+                past.operation,
+                ranges.join(" ")
+            ),
+        }
+    }
+
+    /// Tells requests of a leg, and what rules did to them.
+    pub(super) fn tell_requests(&self, leg: LegId, requests: &[&Past], story: &mut Vec<StoryLine>) {
+        let name = self.world.header.leg_name(leg);
+        for past in requests {
+            story.push(line(name, past));
+            if past.rule.is_none() {
+                continue;
+            }
+            for decision in self.moments.about(past.request, past.arrived) {
+                story.push(StoryLine {
+                    event: decision.no.0,
+                    time_us: decision.time_us,
+                    leg: name.to_owned(),
+                    what: format!(
+                        "request {}: fault `{}` {}",
+                        past.request.number,
+                        self.rule_name(decision.rule),
+                        decision.what
+                    ),
+                });
+            }
+        }
     }
 
     /// Whose stamp a content is, as far as is known without looking at the bytes.
@@ -167,7 +297,7 @@ impl Checker {
     }
 }
 
-pub(super) fn line(leg: &str, past: &Past) -> StoryLine {
+fn line(leg: &str, past: &Past) -> StoryLine {
     let ranges: Vec<String> = past.ranges.iter().map(ToString::to_string).collect();
     let fetched = if past.fetched > EventNo(0) {
         format!(", fetched {}", past.fetched)
@@ -179,9 +309,6 @@ pub(super) fn line(leg: &str, past: &Past) -> StoryLine {
     } else {
         String::new()
     };
-    let rule = past
-        .rule
-        .map_or_else(String::new, |rule| format!(", rule {rule}"));
     let end = match past.ending {
         Ending::Open => ", still in flight".to_owned(),
         Ending::Answered(Status::Ok) => format!(", completed {}", past.ended),
@@ -194,7 +321,7 @@ pub(super) fn line(leg: &str, past: &Past) -> StoryLine {
         time_us: past.arrived_us,
         leg: leg.to_owned(),
         what: format!(
-            "request {}: {} {}{pages}{fetched}{end}{rule}",
+            "request {}: {} {}{pages}{fetched}{end}",
             past.request.number,
             past.operation,
             ranges.join(" ")

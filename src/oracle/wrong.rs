@@ -64,6 +64,8 @@ pub(crate) struct Detail {
     pub(crate) expected: Option<Stamp>,
     pub(crate) legs: Vec<Held>,
     pub(crate) story: Vec<StoryLine>,
+    /// The first wrong request, or the write that never came.
+    pub(crate) first_wrong: Option<StoryLine>,
 }
 
 /// What a leg held.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::stamp::Stamp;
+
 /// Bytes a line.
 const LINE: usize = 16;
 /// Lines before and behind the first difference.
@@ -34,14 +36,35 @@ pub(super) fn diff(expected: &[u8], actual: &[u8]) -> Vec<String> {
         let (Some(want), Some(have)) = (expected.get(range.clone()), actual.get(range)) else {
             break;
         };
+        let shown = |sign: char, bytes: &[u8], whole: &[u8]| {
+            let meaning = meaning(whole, line * LINE);
+            format!("{sign} {:03x}  {}{meaning}", line * LINE, row(bytes))
+        };
         if want == have {
-            out.push(format!("  {:03x}  {}", line * LINE, row(want)));
+            out.push(shown(' ', want, expected));
         } else {
-            out.push(format!("- {:03x}  {}", line * LINE, row(want)));
-            out.push(format!("+ {:03x}  {}", line * LINE, row(have)));
+            out.push(shown('-', want, expected));
+            out.push(shown('+', have, actual));
         }
     }
     out
+}
+
+/// What a line of a stamp says, by the stamp's own fields; empty for other contents and for the fill.
+fn meaning(sector: &[u8], at: usize) -> String {
+    let Some((stamp, whole)) = Stamp::read(sector) else {
+        return String::new();
+    };
+    match at {
+        0 => format!(
+            "  run {:016x}{}",
+            stamp.run,
+            if whole { "" } else { ", damaged" }
+        ),
+        16 => format!("  sector {}, #{}", stamp.sector, stamp.sequence),
+        32 => format!("  writer {}, target {}", stamp.writer, stamp.target),
+        _ => String::new(),
+    }
 }
 
 fn row(bytes: &[u8]) -> String {
@@ -69,6 +92,24 @@ mod tests {
         assert_eq!(lines.len(), 6);
         assert!(lines[2].starts_with("- 060") && lines[3].starts_with("+ 060"));
         assert!(diff(&one, &one).is_empty());
+    }
+
+    #[test]
+    fn the_fields_of_a_stamp_are_named() {
+        let stamp = |sequence| {
+            Stamp {
+                run: 7,
+                target: 1,
+                sector: crate::block::Sector(8200),
+                writer: 3,
+                sequence,
+            }
+            .to_sector()
+        };
+        let lines = diff(&stamp(119), &stamp(118));
+        assert!(lines[1].starts_with("- 010") && lines[1].ends_with("sector 8200, #119"));
+        assert!(lines[2].starts_with("+ 010") && lines[2].ends_with("sector 8200, #118"));
+        assert!(lines[3].ends_with("writer 3, target 1"));
     }
 
     #[test]

@@ -219,6 +219,15 @@ impl Requests {
             .find(|past| past.request == id)
     }
 
+    /// The logged request of a leg that arrived, was fetched or ended with this number, among the last 4,096.
+    pub fn with_event(&self, leg: LegId, no: EventNo) -> Option<&Past> {
+        let log = self.log.get(&leg)?;
+        log.iter()
+            .rev()
+            .take(4096)
+            .find(|past| [past.arrived, past.fetched, past.ended].contains(&no))
+    }
+
     fn past_mut(&mut self, leg: LegId, arrived: EventNo) -> Option<&mut Past> {
         let log = self.log.get_mut(&leg)?;
         let at = log.partition_point(|past| past.arrived < arrived);

@@ -2,7 +2,7 @@
 
 use crate::history::{Block, History, Load, garbage};
 use legwatch::block::{Operation, Status};
-use legwatch::event::Content;
+use legwatch::event::{Action, Content, Decided, What};
 use legwatch::finding::{Check, Confidence, Finding, Range, Wrongness};
 use legwatch::mark::{IntentFlags, IntentKind, Mark, PageRun, Pages};
 use legwatch::oracle::{Outcome, Verdict};
@@ -175,6 +175,57 @@ fn an_older_version_on_one_leg() {
         "{text}"
     );
     assert!(finding.story.iter().any(|line| line.what.contains("WRITE")));
+    // Whoever opens the report sees the first wrong request before having to scroll, and what the wrong bytes are.
+    let first = finding.first_wrong.unwrap();
+    assert!(first.what.starts_with("request ") && first.what.contains("on leg b"));
+    let screen: Vec<&str> = text.lines().take(24).collect();
+    assert!(screen[1].contains(&first.what), "{text}");
+    assert!(text.contains("^ the first wrong one"), "{text}");
+    assert!(text.contains("looks like an older version of this sector, whole; 7."));
+    assert!(text.contains("sector 200, #119") && text.contains("sector 200, #118"));
+    assert!(text.contains("= promise: ") && text.contains("= explain: legwatch explain stamp"));
+}
+
+#[test]
+fn a_story_tells_what_rules_did_and_what_the_console_said() {
+    let mut history = History::new(2, None);
+    history.header.rules.push(legwatch::header::RuleHead {
+        name: "slow".into(),
+        may_not_fire: true,
+    });
+    around(&mut history);
+    let load = Load::new(3, 119, 200, 8);
+    history.begin(&load);
+    history.write(0, 200, &load.contents());
+    history.push(What::Console {
+        line: "md/raid1: something odd".into(),
+    });
+    let request = history.arrive(1, Operation::Write, 200, 4);
+    history.push(What::Decided(Decided {
+        request,
+        rule: 0,
+        action: Action::Delay { ms: 7 },
+    }));
+    history.fetch(request, &load.contents()[..4]);
+    history.complete(request);
+    history.end(&load);
+    let verdict = finish(&mut history);
+    let finding = verdict.findings.first().unwrap();
+    let told = |leg: &str, what: &str| {
+        finding
+            .story
+            .iter()
+            .any(|line| line.leg == leg && line.what.contains(what))
+    };
+    assert!(told("console", "md/raid1: something odd"));
+    assert!(
+        told("b", "fault `slow` holds the answer back for 7 ms"),
+        "{:#?}",
+        finding.story
+    );
+    assert!(told("guest", "writer 3 #119 begins"));
+    let order: Vec<u64> = finding.story.iter().map(|line| line.event).collect();
+    assert!(order.is_sorted());
 }
 
 #[test]

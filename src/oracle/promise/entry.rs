@@ -148,13 +148,17 @@ impl Checker {
                     self.tell(other, place, &mut story);
                 }
             }
+            let from = EventNo(story.iter().map(|line| line.event).min().unwrap_or(no.0));
+            story.extend(self.moments.between(from, no).cloned());
             story.sort();
             story.dedup();
+            let first_wrong = self.request_at(leg, no);
             Some(Box::new(Detail {
                 sector: array.start(),
                 expected: None,
                 legs: Vec::new(),
                 story,
+                first_wrong,
             }))
         } else {
             None
@@ -183,13 +187,7 @@ impl Checker {
             .world
             .requests
             .touching(leg, place, from, self.last, usize::MAX);
-        let name = self.world.header.leg_name(leg);
         let skip = requests.len().saturating_sub(6);
-        story.extend(
-            requests
-                .iter()
-                .skip(skip)
-                .map(|past| crate::oracle::story::line(name, past)),
-        );
+        self.tell_requests(leg, requests.get(skip..).unwrap_or_default(), story);
     }
 }

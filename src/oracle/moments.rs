@@ -1,0 +1,191 @@
+//! What happened around requests: boots, marks, console lines, decisions of rules. A bounded log for the stories that findings tell.
+
+use std::collections::VecDeque;
+
+use crate::block::{RequestId, SectorRange};
+use crate::event::{Action, Event, EventNo, FrontendChange, GuestEnd, What};
+use crate::finding::StoryLine;
+use crate::header::RunHeader;
+use crate::mark::Mark;
+
+/// Moments that are remembered.
+const MOMENTS_MAX: usize = 4096;
+/// Decisions that are remembered.
+const DECIDED_MAX: usize = 16_384;
+/// Moments that one story tells at most.
+const TOLD_MAX: usize = 16;
+
+/// The log.
+#[derive(Debug, Default)]
+pub(crate) struct Moments {
+    lines: VecDeque<StoryLine>,
+    decided: VecDeque<Decision>,
+}
+
+/// What a rule decided about a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Decision {
+    pub(crate) no: EventNo,
+    pub(crate) time_us: u64,
+    pub(crate) request: RequestId,
+    pub(crate) rule: u16,
+    pub(crate) what: String,
+}
+
+impl Moments {
+    /// Takes an event; most are none of its business.
+    pub(super) fn take(&mut self, header: &RunHeader, event: &Event) {
+        if let What::Decided(decided) = &event.what {
+            if self.decided.len() == DECIDED_MAX {
+                self.decided.pop_front();
+            }
+            self.decided.push_back(Decision {
+                no: event.no,
+                time_us: event.time_us,
+                request: decided.request,
+                rule: decided.rule,
+                what: in_words(&decided.action),
+            });
+            return;
+        }
+        let Some((who, what)) = moment(header, event) else {
+            return;
+        };
+        if self.lines.len() == MOMENTS_MAX {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(StoryLine {
+            event: event.no.0,
+            time_us: event.time_us,
+            leg: who,
+            what,
+        });
+    }
+
+    /// The moments from one number to another, the last ones where there are many.
+    pub(super) fn between(&self, from: EventNo, to: EventNo) -> impl Iterator<Item = &StoryLine> {
+        let begin = self.lines.partition_point(|line| line.event < from.0);
+        let end = self.lines.partition_point(|line| line.event <= to.0);
+        let begin = begin.max(end.saturating_sub(TOLD_MAX));
+        self.lines.range(begin..end)
+    }
+
+    /// What rules decided about a request that arrived with this number.
+    pub(super) fn about(
+        &self,
+        request: RequestId,
+        arrived: EventNo,
+    ) -> impl Iterator<Item = &Decision> {
+        let begin = self.decided.partition_point(|one| one.no < arrived);
+        self.decided
+            .range(begin..)
+            .filter(move |one| one.request == request)
+    }
+}
+
+/// Who did what, where an event is a moment.
+fn moment(header: &RunHeader, event: &Event) -> Option<(String, String)> {
+    let guest = |what: String| Some(("guest".to_owned(), what));
+    match &event.what {
+        What::Boot { boot } => guest(format!("boot {boot} begins")),
+        What::GuestEnded { boot, how } => {
+            let how = match how {
+                GuestEnd::PoweredOff => "powered off".to_owned(),
+                GuestEnd::Killed { why } => format!("was killed: {why}"),
+                GuestEnd::Lost { why } => format!("was lost: {why}"),
+                GuestEnd::Hung { why } => format!("hung: {why}"),
+            };
+            guest(format!("boot {boot} {how}"))
+        }
+        What::Console { line } => Some(("console".to_owned(), line.clone())),
+        What::Quiet { id, pending } => guest(if pending.is_empty() {
+            format!("quiet point {id}: legs at rest")
+        } else {
+            format!("quiet point {id}: missed, {} requests open", pending.len())
+        }),
+        What::Hand { what, .. } => Some(("ctl".to_owned(), what.clone())),
+        What::Lost {
+            leg,
+            start,
+            digests,
+            ..
+        } => Some((
+            header.leg_name(*leg).to_owned(),
+            format!("power cut: its cache lost {start}+{}", digests.len()),
+        )),
+        What::Frontend { leg, change } => {
+            let what = match change {
+                FrontendChange::Reset => "reset".to_owned(),
+                FrontendChange::Trouble(text) => format!("trouble: {text}"),
+                FrontendChange::Disconnected(Some(why)) => format!("disconnected: {why}"),
+                FrontendChange::Connected
+                | FrontendChange::Features(_)
+                | FrontendChange::QueueStarted { .. }
+                | FrontendChange::QueueStopped { .. }
+                | FrontendChange::Disconnected(None)
+                | FrontendChange::Waited { .. } => return None,
+            };
+            Some((header.leg_name(*leg).to_owned(), what))
+        }
+        What::Mark(mark) => match mark {
+            Mark::StepBegin { step } => guest(format!("step {step} begins")),
+            Mark::StepEnd { step, ok, detail } => guest(format!(
+                "step {step} {}{}{detail}",
+                if *ok { "done" } else { "failed" },
+                if detail.is_empty() { "" } else { ": " }
+            )),
+            Mark::BadRead { sector, .. } => {
+                guest(format!("read target sector {sector} back wrong"))
+            }
+            Mark::Intent(_)
+            | Mark::Pages(_)
+            | Mark::Hello(_)
+            | Mark::Target(_)
+            | Mark::WorkloadEnd { .. }
+            | Mark::ReadBackEnd { .. }
+            | Mark::Quiet { .. }
+            | Mark::Fact { .. }
+            | Mark::Finish { .. } => None,
+        },
+        What::Arrived(_)
+        | What::Decided(_)
+        | What::Fetched(_)
+        | What::Completed(_)
+        | What::Abandoned(_)
+        | What::Initial { .. }
+        | What::Evidence { .. }
+        | What::End => None,
+    }
+}
+
+/// What a rule did, in words.
+pub(crate) fn in_words(action: &Action) -> String {
+    let list = |sectors: &[SectorRange]| {
+        let shown: Vec<String> = sectors.iter().take(4).map(ToString::to_string).collect();
+        let more = if sectors.len() > 4 { " …" } else { "" };
+        format!("{}{more}", shown.join(" "))
+    };
+    match action {
+        Action::Delay { ms } => format!("holds the answer back for {ms} ms"),
+        Action::LateFetch => "fetches the payload just before the answer".into(),
+        Action::SplitFetch { ms } => format!("fetches the second half {ms} ms later"),
+        Action::Fail { .. } => "answers with an error".into(),
+        Action::NeverAnswer => "never answers".into(),
+        Action::Hold => "holds the request".into(),
+        Action::Reorder { behind } => format!("answers behind {behind} later requests"),
+        Action::Lose { sectors } => format!("loses {}", list(sectors)),
+        Action::Tear { lost, .. } => format!("tears: {} stay what they were", list(lost)),
+        Action::Corrupt { sectors } => format!("corrupts {}", list(sectors)),
+        Action::CorruptAnswer => "corrupts the answer".into(),
+        Action::Stale => "answers with what was there before".into(),
+        Action::Misdirect { to, .. } => format!("misdirects to {to}"),
+        Action::Met => "meets what the rule did before".into(),
+        Action::FlushLie => "acknowledges a flush that made nothing durable".into(),
+        Action::Stall { ms } => format!("stalls for {ms} ms"),
+        Action::ReadOnly => "makes the leg read-only".into(),
+        Action::BadSectors { sectors } => format!("makes {} unreadable", list(sectors)),
+        Action::Dead => "makes the leg dead".into(),
+        Action::PowerCut => "cuts the power of all legs".into(),
+        Action::Withheld => "was withheld by the budget".into(),
+    }
+}
