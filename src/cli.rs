@@ -24,6 +24,10 @@ With --bisect the last three are 255, which stops `git bisect run`.";
 pub enum Command {
     /// Boot a guest on watched legs, run a scenario in it, and give a verdict.
     Run(RunArgs),
+    /// Run scenarios on kernels, several guests at once, and report them together.
+    Test(TestArgs),
+    /// Write a commented scenario to start from.
+    New(NewArgs),
     /// Serve legs to a QEMU of your own; verdict and exit code at SIGTERM or Ctrl-C.
     Serve(ServeArgs),
     /// Run the checker over a recorded run.
@@ -104,6 +108,71 @@ pub struct RunArgs {
     /// The guest waits for gdb on a socket that is printed; a hang is then not looked for.
     #[arg(long)]
     pub gdb: bool,
+}
+
+/// `legwatch test`
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// Scenarios: files, folders of them, names of built-in ones; default: all built-in ones. With --museum: names of bugs.
+    pub paths: Vec<PathBuf>,
+    /// The kernels, as for `run` (several, or repeated).
+    #[arg(long, num_args = 1.., default_value = "debian:6.12")]
+    pub kernel: Vec<String>,
+    /// Real bugs of kernels that can be fetched: each must be found on the bad kernel, and not on the good one.
+    #[arg(long, conflicts_with_all = ["kernel", "tag", "skip_tag"])]
+    pub museum: bool,
+    /// Only scenarios with this tag (repeatable: with any of them).
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// No scenarios with this tag (repeatable).
+    #[arg(long, value_name = "TAG")]
+    pub skip_tag: Vec<String>,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// So many seeds of every scenario on every kernel, counted up.
+    #[arg(long, value_name = "N")]
+    pub repeat: Option<u64>,
+    /// Seeds counted up for so long (90s, 10m, 2h); ends at the first run that is not as expected.
+    #[arg(long = "for", value_name = "TIME", conflicts_with = "repeat", value_parser = crate::suite::choice::duration)]
+    pub limit: Option<std::time::Duration>,
+    /// Guests at once; default: as cores and memory allow.
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Only part K of N of all runs, by the hash of their names: hash:K/N. `report --merge` puts parts together.
+    #[arg(long, value_name = "hash:K/N")]
+    pub partition: Option<crate::campaign::Partition>,
+    /// Folder for results, reports, and a folder for every run; must be new or empty. Default: a fresh one, printed.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Go on with the campaign in --out: runs that have a result are not made again.
+    #[arg(long)]
+    pub resume: bool,
+    /// Only tell which scenarios (or bugs) there are.
+    #[arg(long)]
+    pub list: bool,
+    /// How guests are run.
+    #[arg(long, value_enum, default_value_t = AccelArg::Auto)]
+    pub accel: AccelArg,
+    /// Suspect findings decide too.
+    #[arg(long)]
+    pub strict: bool,
+    /// Known deviations of stock kernels decide too.
+    #[arg(long)]
+    pub no_known: bool,
+    /// Added to the kernels' command line.
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// What is printed at the end.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+}
+
+/// `legwatch new`
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// Its name: small letters, digits and dashes; the file is NAME.toml in the current folder.
+    pub name: String,
 }
 
 /// `legwatch serve`
@@ -242,8 +311,15 @@ pub struct ExplainArgs {
 /// `legwatch report`
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// The run's folder.
-    pub run: PathBuf,
+    /// The folder of a run, or of a campaign of `legwatch test`.
+    #[arg(required_unless_present = "merge")]
+    pub run: Option<PathBuf>,
+    /// Campaigns that are parts of one (--partition), as the whole.
+    #[arg(long, num_args = 1.., value_name = "DIR", conflicts_with = "run")]
+    pub merge: Vec<PathBuf>,
+    /// With --merge: folder for the whole's reports; must be new or empty.
+    #[arg(long, requires = "merge")]
+    pub out: Option<PathBuf>,
     /// What is printed.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
@@ -292,4 +368,8 @@ pub enum ReportFormat {
     Text,
     /// For programs; docs/report.schema.json describes it.
     Json,
+    /// JUnit XML, for CI systems.
+    Junit,
+    /// KTAP, as the kernel's own tests print it.
+    Ktap,
 }

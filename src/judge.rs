@@ -6,6 +6,7 @@ use crate::finding::{Check, Confidence, Finding, Wrongness};
 use crate::guest_health::{Crash, Meaning, Watcher};
 use crate::header::RunHeader;
 use crate::mark::Mark;
+use crate::oracle::lost;
 use crate::oracle::{Checker, EndState, Verdict, Wanted};
 
 /// Functions of a trace that a finding shows.
@@ -134,10 +135,9 @@ impl Judge {
                     } else {
                         "away from storage"
                     };
-                    self.end.reasons.push(format!(
-                        "the guest's kernel failed {when}: {}",
-                        crash.first_line
-                    ));
+                    self.end
+                        .reasons
+                        .push(format!("{}{when}: {}", lost::KERNEL, crash.first_line));
                 }
                 Meaning::Note => {}
             }

@@ -5,6 +5,7 @@
 
 pub mod block;
 pub mod cache;
+pub mod campaign;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -27,10 +28,12 @@ pub mod leg;
 pub mod mark;
 pub mod md;
 pub mod medium;
+pub mod new_scenario;
 pub mod oracle;
 pub mod plan;
 pub mod qemu;
 pub mod recorded;
+pub mod release;
 pub mod report;
 pub mod run;
 pub mod scenario;
@@ -38,6 +41,7 @@ pub mod sequence;
 pub mod serve;
 pub mod shadow;
 pub mod stamp;
+pub mod suite;
 pub mod vhost_user;
 pub mod virtio;
 pub mod witness;

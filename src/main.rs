@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use legwatch::cli::{Cli, Command};
 use legwatch::failure::{self, EXIT_INTERNAL, EXIT_USER, Failure};
-use legwatch::{ctl, explain, kernel_command, recorded, run, serve, witness};
+use legwatch::{ctl, explain, kernel_command, new_scenario, recorded, run, serve, suite, witness};
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
@@ -37,6 +37,8 @@ fn main() -> ExitCode {
 fn command(command: &Command) -> Result<u8, Failure> {
     match command {
         Command::Run(args) => run::run(args),
+        Command::Test(args) => suite::test(args),
+        Command::New(args) => new_scenario::write(args),
         Command::Serve(args) => serve::serve(args),
         Command::Check(args) => recorded::check(args),
         Command::Report(args) => recorded::report(args),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, IsTerminal, Write};
 use std::path::Path;
 
+use crate::campaign::{Summary, junit, ktap};
 use crate::cli::{CheckArgs, ReportArgs, ReportFormat};
 use crate::failure::Failure;
 use crate::header::RunHeader;
@@ -12,6 +13,8 @@ use crate::judge::Judge;
 use crate::oracle::Verdict;
 use crate::report::json::Report;
 use crate::report::text::{self, Style};
+use crate::scenario::Scenario;
+use crate::suite;
 
 /// The journal's name in a run's folder.
 pub const JOURNAL: &str = "journal";
@@ -74,6 +77,14 @@ pub fn check(args: &CheckArgs) -> Result<u8, Failure> {
     match args.format {
         ReportFormat::Text => put(&text::render(&header, &verdict, style()))?,
         ReportFormat::Json => put(&Report::new(&header, &verdict).render())?,
+        ReportFormat::Junit | ReportFormat::Ktap => {
+            let name = scenario_name(&header.scenario);
+            put(&as_campaign(
+                &name,
+                Report::new(&header, &verdict),
+                args.format,
+            ))?;
+        }
     }
     Ok(verdict.exit_code())
 }
@@ -118,13 +129,19 @@ pub fn fold(path: &Path, strict: bool) -> Result<(RunHeader, Verdict), RecordedE
 /// # Errors
 /// [`Failure`], if there is none.
 pub fn report(args: &ReportArgs) -> Result<u8, Failure> {
-    let path = args.run.join("report.json");
+    let Some(run) = &args.run else {
+        return suite::merge(&args.merge, args.out.as_deref(), args.format);
+    };
+    if suite::is_campaign(run) {
+        return suite::recorded(run, args.format);
+    }
+    let path = run.join("report.json");
     if !path.is_file() {
-        return Err(Failure::user(if args.run.join(JOURNAL).is_file() {
-            RecordedError::NoReport(args.run.clone())
+        return Err(Failure::user(if run.join(JOURNAL).is_file() {
+            RecordedError::NoReport(run.clone())
         } else {
             RecordedError::NoRun {
-                path: args.run.clone(),
+                path: run.clone(),
                 wanted: "report.json",
             }
         }));
@@ -141,7 +158,7 @@ pub fn report(args: &ReportArgs) -> Result<u8, Failure> {
             path.display()
         ))
     })?;
-    print(&args.run, args.format)?;
+    print(run, args.format)?;
     Ok(report.exit_code)
 }
 
@@ -157,12 +174,39 @@ pub fn print(folder: &Path, format: ReportFormat) -> Result<(), Failure> {
     };
     match format {
         ReportFormat::Json => put(&read("report.json")?),
+        ReportFormat::Junit | ReportFormat::Ktap => {
+            let report: Report =
+                serde_json::from_str(&read("report.json")?).map_err(Failure::internal)?;
+            // What `serve` recorded has no scenario.
+            let text = read("scenario.toml").unwrap_or_default();
+            put(&as_campaign(&scenario_name(&text), report, format))
+        }
         ReportFormat::Text if style() == Style::Plain => put(&read("report.txt")?),
         ReportFormat::Text => {
             // Colours come from the same fold; the journal is the run.
             let (header, verdict) = fold(&folder.join(JOURNAL), false).map_err(Failure::user)?;
             put(&text::render(&header, &verdict, Style::Colour))
         }
+    }
+}
+
+/// The name of the scenario of this text.
+fn scenario_name(text: &str) -> String {
+    Scenario::parse(text, Path::new("scenario.toml"))
+        .map_or_else(|_| "run".to_owned(), |scenario| scenario.name)
+}
+
+/// One run in a format that is made for many.
+fn as_campaign(name: &str, report: Report, format: ReportFormat) -> String {
+    let kernel = report
+        .provenance
+        .get("kernel")
+        .and_then(serde_json::Value::as_str)
+        .unwrap_or("kernel");
+    let summary = Summary::of_run(name, kernel, report.clone());
+    match format {
+        ReportFormat::Ktap => ktap::render(&summary),
+        ReportFormat::Junit | ReportFormat::Text | ReportFormat::Json => junit::render(&summary),
     }
 }
 

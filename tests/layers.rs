@@ -20,16 +20,18 @@ const TABLE: &[(&str, &[&str])] = &[
         "oracle",
         &[
             "block", "config", "event", "finding", "header", "mark", "md", "plan", "shadow",
-            "stamp",
+            "release", "stamp",
         ],
     ),
+    ("release", &[]),
+    ("campaign", &["finding", "oracle", "release", "report"]),
     ("journal", &["block", "config", "event", "header", "mark"]),
     ("report", &["block", "finding", "header", "oracle", "stamp"]),
 ];
 
 const PURE: &[&str] = &[
-    "block", "event", "mark", "stamp", "plan", "fault", "shadow", "oracle", "md", "finding",
-    "header",
+    "block", "campaign", "release", "event", "mark", "stamp", "plan", "fault", "shadow", "oracle",
+    "md", "finding", "header",
 ];
 
 /// What a pure module must not name. (`serde`, `smallvec`, `thiserror` and the rest of std are fine.)

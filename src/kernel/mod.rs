@@ -199,6 +199,14 @@ pub fn list_archive(cache: &Cache) -> Result<Vec<Candidate>, KernelError> {
 }
 
 impl Kernel {
+    /// Its version as numbers tell it: that of Debian's package where it is from one (whose `uname -r` may lack the patch level), else its release.
+    pub fn version(&self) -> &str {
+        match self.packages.first() {
+            Some(package) => debian_version::upstream(&package.version),
+            None => &self.release,
+        }
+    }
+
     /// What to hand QEMU: the ELF where there is one, else the bzImage.
     pub fn boot_image(&self) -> &Path {
         self.vmlinux.as_deref().unwrap_or(&self.image)

@@ -4,6 +4,7 @@ use super::checker::Checker;
 use super::fold::plain;
 use super::guest::BadRead;
 use super::known;
+use super::lost::{HUNG, LOST};
 use super::verdict::{Coverage, EndState, Outcome, Verdict};
 use super::world::{bit, leg_sector};
 use crate::event::GuestEnd;
@@ -226,8 +227,8 @@ impl Checker {
         for end in &self.guest.ends {
             match end {
                 GuestEnd::PoweredOff | GuestEnd::Killed { .. } => {}
-                GuestEnd::Lost { why } => reasons.push(format!("the guest was lost: {why}")),
-                GuestEnd::Hung { why } => reasons.push(format!("the guest hung: {why}")),
+                GuestEnd::Lost { why } => reasons.push(format!("{LOST}{why}")),
+                GuestEnd::Hung { why } => reasons.push(format!("{HUNG}{why}")),
             }
         }
         if self.guest.agent

@@ -24,6 +24,7 @@ mod intents;
 mod judge;
 pub mod known;
 mod legs;
+pub mod lost;
 mod moments;
 mod nature;
 mod promise;

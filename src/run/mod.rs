@@ -32,6 +32,14 @@ use crate::run::supervise::Supervisor;
 use crate::scenario::Scenario;
 use crate::witness::wire::WitnessConfig;
 
+/// Whether the guest's agent is where a run will look for it.
+///
+/// # Errors
+/// Where it was looked for.
+pub fn find_agent() -> Result<PathBuf, impl std::error::Error + Send + Sync + 'static> {
+    agent::find()
+}
+
 /// What the guest needs to see its legs.
 const LEG_MODULES: [&str; 2] = ["virtio_pci", "virtio_blk"];
 /// Descriptors in each queue of a leg.

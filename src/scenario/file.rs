@@ -7,6 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::size::Size;
+use crate::campaign::SuiteTable;
 use crate::config::Record;
 use crate::fault::Rule;
 use crate::header::Expect;
@@ -53,6 +54,9 @@ pub struct ScenarioFile {
     /// What the journal keeps of payloads.
     #[serde(default)]
     pub record: Record,
+    /// What the suite has to know.
+    #[serde(default)]
+    pub suite: SuiteTable,
 }
 
 /// What md has to survive: faults that would go past it are withheld.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 use crate::block::LEGS_MAX;
+use crate::campaign::SuiteTable;
 use crate::config::{LegConfig, MediumConfig, Record};
 use crate::fault::{self, Rule};
 use crate::finding::Check;
@@ -46,6 +47,8 @@ pub struct Scenario {
     pub expect: Expect,
     /// What the journal keeps.
     pub record: Record,
+    /// What the suite has to know: tags, kernels that it is not for, what it has to show on others.
+    pub suite: SuiteTable,
     /// The text as it was read, for the journal.
     pub text: String,
 }
@@ -198,6 +201,7 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
         .map(|(name, leg)| leg_config(name, leg))
         .collect::<Result<Vec<_>, _>>()?;
     file.guest.check()?;
+    file.suite.check()?;
     let rules = rules(file.fault, &legs, text)?;
     let good_legs = file.budget.good_legs;
     if usize::from(good_legs) >= legs.len() {
@@ -276,6 +280,7 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
         good_legs,
         expect: file.expect,
         record: file.record,
+        suite: file.suite,
         text: text.to_owned(),
     })
 }

@@ -1,0 +1,193 @@
+//! What a campaign runs: rows (a scenario on a kernel) times seeds, and the part of it that one machine takes.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::expectation::Expectation;
+
+/// The version of the plan's form in `results.jsonl`.
+pub const VERSION: u32 = 1;
+
+/// A scenario on a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Names the row in the campaign: scenario and kernel, and for the museum the bug. At most one row has it.
+    pub key: String,
+    /// The scenario's name.
+    pub scenario: String,
+    /// As `legwatch run` takes it.
+    pub path: String,
+    /// The kernel as it was named.
+    pub kernel: String,
+    /// Its version, as far as it is known: `6.1.192`.
+    pub version: String,
+    /// What a run has to show.
+    pub expect: Expectation,
+    /// Why the row does not run: the scenario is not for this kernel.
+    pub skip: Option<String>,
+    /// Why the row can't run: the kernel can't be had.
+    pub unavailable: Option<String>,
+    /// A run tries so many seeds, counted up, until it shows what is expected; races need it. At least 1.
+    pub tries: u32,
+}
+
+/// A whole campaign. A partitioned one has the same plan on every machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The rows, in the order of reports.
+    pub rows: Vec<Row>,
+    /// The first seed.
+    pub seed: u64,
+    /// Seeds a row, counted up from the first; `None`: as many as the time allows.
+    pub repeat: Option<u64>,
+    /// What is added to every run: `--accel tcg`, `--strict`, ….
+    pub options: Vec<String>,
+}
+
+/// One run of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cell {
+    /// The row's place in the plan.
+    pub row: usize,
+    /// The seed.
+    pub seed: u64,
+}
+
+impl Plan {
+    /// All runs, a seed of every row before the next seed: an early end has seen every row. Endless where the plan has no number of seeds.
+    pub fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
+        let rounds = self.repeat.unwrap_or(u64::MAX);
+        (0..rounds).flat_map(move |round| {
+            (0..self.rows.len()).filter_map(move |row| {
+                // What does not run need not be told for every seed.
+                let runs = round == 0
+                    || (self.rows[row].skip.is_none() && self.rows[row].unavailable.is_none());
+                runs.then_some(Cell {
+                    row,
+                    seed: self.seed.wrapping_add(round),
+                })
+            })
+        })
+    }
+
+    /// A run's name: the row's and the seed.
+    pub fn key(&self, cell: Cell) -> String {
+        format!("{}@{}", self.rows[cell.row].key, cell.seed)
+    }
+}
+
+/// The part of a campaign that one machine takes: run `k` of `n` by the hash of its name, so that it does not depend on what else runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// From 1.
+    pub k: u64,
+    /// How many.
+    pub n: u64,
+}
+
+impl Partition {
+    /// Whether a run of this name is in it.
+    pub fn has(self, key: &str) -> bool {
+        hash(key) % self.n == self.k - 1
+    }
+}
+
+impl FromStr for Partition {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Partition, String> {
+        let part = text
+            .strip_prefix("hash:")
+            .and_then(|rest| rest.split_once('/'))
+            .and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+        match part {
+            Some((k, n)) if (1..=n).contains(&k) => Ok(Partition { k, n }),
+            _ => Err(format!(
+                "`{text}` is no partition; write hash:K/N with K from 1 to N, such as hash:1/4"
+            )),
+        }
+    }
+}
+
+/// FNV-1a, 64 bits: the same everywhere and for ever. Its low bits alone are weak, so the high ones are folded in.
+fn hash(text: &str) -> u64 {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash ^ (hash >> 32)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn row(scenario: &str, kernel: &str) -> Row {
+        Row {
+            key: format!("{scenario}@{kernel}"),
+            scenario: scenario.into(),
+            path: scenario.into(),
+            kernel: kernel.into(),
+            version: kernel.rsplit(':').next().unwrap_or_default().into(),
+            expect: Expectation::clean(),
+            skip: None,
+            unavailable: None,
+            tries: 1,
+        }
+    }
+
+    pub(crate) fn plan(repeat: Option<u64>) -> Plan {
+        Plan {
+            version: VERSION,
+            rows: vec![
+                row("quick", "pinned:6.1"),
+                row("quick", "pinned:6.12"),
+                row("behind", "pinned:6.1"),
+                row("behind", "pinned:6.12"),
+            ],
+            seed: 1,
+            repeat,
+            options: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_row_is_seen_before_a_seed_is_raised_and_what_does_not_run_is_told_once() {
+        let mut plan = plan(Some(2));
+        plan.rows[2].skip = Some("not for it".into());
+        let cells: Vec<_> = plan.cells().map(|cell| (cell.row, cell.seed)).collect();
+        assert_eq!(
+            cells,
+            [(0, 1), (1, 1), (2, 1), (3, 1), (0, 2), (1, 2), (3, 2)]
+        );
+        plan.repeat = None;
+        let far = plan.cells().nth(1_000_000).unwrap();
+        assert!(far.seed > 300_000);
+    }
+
+    #[test]
+    fn partitions_take_every_run_once() {
+        let plan = plan(Some(100));
+        for n in [1, 2, 3, 7] {
+            let mut taken = 0;
+            for k in 1..=n {
+                let part: Partition = format!("hash:{k}/{n}").parse().unwrap();
+                let mine = plan
+                    .cells()
+                    .filter(|cell| part.has(&plan.key(*cell)))
+                    .count();
+                assert!(
+                    mine > 400 / usize::try_from(n).unwrap() / 2,
+                    "{part:?}: {mine}"
+                );
+                taken += mine;
+            }
+            assert_eq!(taken, 400);
+        }
+        for bad in ["", "1/2", "hash:0/2", "hash:3/2", "hash:1/0", "hash:a/b"] {
+            assert!(bad.parse::<Partition>().unwrap_err().contains("hash:K/N"));
+        }
+    }
+}

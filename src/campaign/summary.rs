@@ -1,0 +1,353 @@
+//! All results of a campaign together: the same whether one machine ran it, or many, or one with interruptions.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::expectation::Expectation;
+use super::plan::{Cell, Plan, Row};
+use super::result::{RunEnd, RunResult, State};
+use crate::finding::Check;
+use crate::report::json::Report;
+
+/// The version of `report.json` of a campaign.
+pub const VERSION: u32 = 1;
+/// Runs without a result that are named; more are counted.
+const MISSING_MAX: usize = 1000;
+
+/// How many runs stand how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// As expected.
+    pub passed: u64,
+    /// Not as expected.
+    pub failed: u64,
+    /// It could not be told.
+    pub inconclusive: u64,
+    /// The guest was lost twice.
+    pub lost: u64,
+    /// Guests that were lost once, and whose run was made again.
+    pub lost_once: u64,
+    /// Not for this kernel.
+    pub skipped: u64,
+    /// They can't run like this.
+    pub refused: u64,
+    /// Faults of our own.
+    pub broken: u64,
+    /// Without a result.
+    pub missing: u64,
+}
+
+/// A campaign's report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What was to be run.
+    pub plan: Plan,
+    /// A run each, in the plan's order.
+    pub results: Vec<RunResult>,
+    /// Runs of the plan without a result, by name: it ended early, or parts are missing.
+    pub missing: Vec<String>,
+    /// Counts.
+    pub tally: Tally,
+    /// The exit code that goes with it (130, an interrupt, is the command's).
+    pub exit_code: u8,
+}
+
+/// What can't be one campaign.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MergeError {
+    /// Nothing to merge.
+    #[error("nothing to merge; name the folders of the parts")]
+    Nothing,
+    /// Their plans differ.
+    #[error("{0} and {1} are of different campaigns: {2}; merge parts of one")]
+    Different(String, String, String),
+    /// One run twice.
+    #[error("run {0} is in {1} and in {2}; name every part once")]
+    Twice(String, String, String),
+}
+
+impl Summary {
+    /// Puts results in order and counts them; `mine`: which runs were to be made here.
+    pub fn new(plan: Plan, results: Vec<RunResult>, mine: impl Fn(&str) -> bool) -> Summary {
+        let mut by_key: BTreeMap<String, RunResult> = results
+            .into_iter()
+            .map(|result| (result.key.clone(), result))
+            .collect();
+        let mut results = Vec::new();
+        let mut missing = Vec::new();
+        let mut tally = Tally::default();
+        let mut cells: Vec<Cell> = match plan.repeat {
+            Some(_) => plan.cells().collect(),
+            // Endless: as far as there are results.
+            None => {
+                let mut left = by_key.len();
+                plan.cells()
+                    .take_while(|cell| {
+                        let go_on = left > 0;
+                        left -= usize::from(by_key.contains_key(&plan.key(*cell)));
+                        go_on
+                    })
+                    .filter(|cell| by_key.contains_key(&plan.key(*cell)))
+                    .collect()
+            }
+        };
+        cells.sort_unstable();
+        for cell in cells {
+            let key = plan.key(cell);
+            match by_key.remove(&key) {
+                Some(result) => {
+                    tally.add(&result);
+                    results.push(result);
+                }
+                None if mine(&key) => {
+                    tally.missing += 1;
+                    if missing.len() < MISSING_MAX {
+                        missing.push(key);
+                    }
+                }
+                None => {}
+            }
+        }
+        let exit_code = tally.exit_code();
+        Summary {
+            version: VERSION,
+            plan,
+            results,
+            missing,
+            tally,
+            exit_code,
+        }
+    }
+
+    /// One run that has ended in order, held to nothing but its own verdict.
+    pub fn of_run(scenario: &str, kernel: &str, report: Report) -> Summary {
+        let row = Row {
+            key: format!("{scenario}@{kernel}"),
+            scenario: scenario.to_owned(),
+            path: scenario.to_owned(),
+            kernel: kernel.to_owned(),
+            version: String::new(),
+            expect: Expectation::clean(),
+            skip: None,
+            unavailable: None,
+            tries: 1,
+        };
+        let plan = Plan {
+            version: super::plan::VERSION,
+            rows: vec![row],
+            seed: report.seed,
+            repeat: Some(1),
+            options: Vec::new(),
+        };
+        let cell = Cell {
+            row: 0,
+            seed: report.seed,
+        };
+        let end = RunEnd {
+            code: Some(i32::from(report.exit_code)),
+            report: Some(report),
+            last_words: String::new(),
+            ms: 0,
+            folder: String::new(),
+        };
+        let mut result = RunResult::ended(&plan, cell, cell.seed, &end);
+        result.folder = None;
+        Summary::new(plan, vec![result], |_| true)
+    }
+
+    /// Parts of one campaign, each with the name of its folder, as the whole.
+    ///
+    /// # Errors
+    /// [`MergeError`].
+    pub fn merge(parts: Vec<(String, Plan, Vec<RunResult>)>) -> Result<Summary, MergeError> {
+        let mut parts = parts.into_iter();
+        let (first, plan, mut results) = parts.next().ok_or(MergeError::Nothing)?;
+        let mut from: BTreeMap<String, String> = results
+            .iter()
+            .map(|result| (result.key.clone(), first.clone()))
+            .collect();
+        for (name, other, more) in parts {
+            if let Some(why) = differs(&plan, &other) {
+                return Err(MergeError::Different(first, name, why.to_owned()));
+            }
+            for result in more {
+                if let Some(before) = from.insert(result.key.clone(), name.clone()) {
+                    return Err(MergeError::Twice(result.key, before, name));
+                }
+                results.push(result);
+            }
+        }
+        Ok(Summary::new(plan, results, |_| true))
+    }
+
+    /// The results of one row, by seed.
+    pub fn of_row<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a RunResult> {
+        self.results.iter().filter(move |result| result.row == key)
+    }
+
+    /// As indented JSON with a line break at its end.
+    pub fn json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("a summary is plain data");
+        text.push('\n');
+        text
+    }
+}
+
+/// In what two plans differ. What a part could not get of a kernel is no difference of the campaign.
+fn differs(one: &Plan, other: &Plan) -> Option<&'static str> {
+    let rows =
+        |plan: &Plan| -> Vec<String> { plan.rows.iter().map(|row| row.key.clone()).collect() };
+    let expect = |plan: &Plan| -> Vec<(Option<Check>, String)> {
+        plan.rows
+            .iter()
+            .map(|row| (row.expect.check, row.expect.words()))
+            .collect()
+    };
+    if one.version != other.version {
+        Some("they were made by different versions of legwatch")
+    } else if rows(one) != rows(other) {
+        Some("they have different scenarios or kernels")
+    } else if (one.seed, one.repeat) != (other.seed, other.repeat) {
+        Some("they have different seeds")
+    } else if one.options != other.options {
+        Some("their runs have different options")
+    } else if expect(one) != expect(other) {
+        Some("they expect different things")
+    } else {
+        None
+    }
+}
+
+impl Tally {
+    fn add(&mut self, result: &RunResult) {
+        let count = match result.state {
+            State::Passed => &mut self.passed,
+            State::Failed => &mut self.failed,
+            State::Inconclusive => &mut self.inconclusive,
+            State::Lost => &mut self.lost,
+            State::Skipped => &mut self.skipped,
+            State::Refused => &mut self.refused,
+            State::Broken => &mut self.broken,
+        };
+        *count += 1;
+        self.lost_once += u64::from(result.lost_before.is_some());
+    }
+
+    /// The design's exit codes: our own fault, then findings, then the user's mistake, then whatever could not be told; nothing run has not passed.
+    pub fn exit_code(&self) -> u8 {
+        if self.broken > 0 {
+            70
+        } else if self.failed > 0 {
+            1
+        } else if self.refused > 0 {
+            2
+        } else if self.inconclusive + self.lost + self.missing > 0 || self.passed == 0 {
+            125
+        } else {
+            0
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::campaign::plan::Partition;
+    use crate::campaign::plan::tests::plan;
+
+    /// Every state there is, by the run's place.
+    pub(crate) fn result(plan: &Plan, cell: Cell) -> RunResult {
+        let at = cell.row + usize::try_from(cell.seed).unwrap();
+        let state = State::ALL[at % State::ALL.len()];
+        RunResult {
+            key: plan.key(cell),
+            row: plan.rows[cell.row].key.clone(),
+            seed: cell.seed,
+            state,
+            detail: format!("<{}> & \"so\"", state.word()),
+            outcome: None,
+            release: None,
+            findings: Vec::new(),
+            known: Vec::new(),
+            ms: 1000 + 10 * u64::try_from(at).unwrap(),
+            tries: 1,
+            lost_before: at.is_multiple_of(5).then(|| "gone".into()),
+            folder: Some(format!("runs/{at}")),
+            again: "legwatch run x".into(),
+        }
+    }
+
+    #[test]
+    fn a_partitioned_campaign_merges_to_the_whole() {
+        for repeat in [Some(5), None] {
+            let plan = plan(repeat);
+            let all: Vec<_> = plan.cells().take(20).collect();
+            let results = |filter: &dyn Fn(&str) -> bool| -> Vec<RunResult> {
+                let mine = all.iter().filter(|cell| filter(&plan.key(**cell)));
+                mine.map(|cell| result(&plan, *cell)).collect()
+            };
+            let whole = Summary::new(plan.clone(), results(&|_| true), |_| true);
+            assert_eq!(whole.results.len(), 20);
+            let parts: Vec<_> = (1..=3)
+                .rev()
+                .map(|k| {
+                    let part = Partition { k, n: 3 };
+                    let mut mine = results(&|key| part.has(key));
+                    mine.reverse();
+                    let alone = Summary::new(plan.clone(), mine.clone(), |key| part.has(key));
+                    assert_eq!(alone.tally.missing, 0);
+                    (format!("part-{k}"), plan.clone(), mine)
+                })
+                .collect();
+            let merged = Summary::merge(parts.clone()).unwrap();
+            assert_eq!(merged.json(), whole.json());
+            let twice = Summary::merge(vec![parts[0].clone(), parts[0].clone()]).unwrap_err();
+            assert!(
+                twice.to_string().contains("name every part once"),
+                "{twice}"
+            );
+            if repeat.is_some() {
+                let partial = Summary::merge(parts[1..].to_vec()).unwrap();
+                assert!(partial.tally.missing > 0 && !partial.missing.is_empty());
+            }
+        }
+        let mut other = plan(None);
+        other.seed = 9;
+        let parts = vec![
+            ("a".into(), plan(None), vec![]),
+            ("b".into(), other, vec![]),
+        ];
+        let different = Summary::merge(parts).unwrap_err().to_string();
+        assert!(different.contains("a and b") && different.contains("different seeds"));
+        assert_eq!(Summary::merge(vec![]), Err(MergeError::Nothing));
+    }
+
+    #[test]
+    fn exit_codes_have_their_order() {
+        let exit = |change: &dyn Fn(&mut Tally)| {
+            let mut tally = Tally {
+                passed: 3,
+                ..Tally::default()
+            };
+            change(&mut tally);
+            tally.exit_code()
+        };
+        assert_eq!(exit(&|_| ()), 0);
+        assert_eq!(exit(&|tally| tally.skipped = 1), 0);
+        assert_eq!(exit(&|tally| tally.lost_once = 1), 0);
+        assert_eq!(exit(&|tally| tally.lost = 1), 125);
+        assert_eq!(exit(&|tally| tally.missing = 1), 125);
+        assert_eq!(exit(&|tally| tally.inconclusive = 1), 125);
+        assert_eq!(
+            exit(&|tally| (tally.inconclusive, tally.refused) = (1, 1)),
+            2
+        );
+        assert_eq!(exit(&|tally| (tally.refused, tally.failed) = (1, 1)), 1);
+        assert_eq!(exit(&|tally| (tally.failed, tally.broken) = (1, 1)), 70);
+        // Skipped through and through: nothing was tested.
+        assert_eq!(exit(&|tally| (tally.passed, tally.skipped) = (0, 4)), 125);
+    }
+}

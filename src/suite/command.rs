@@ -1,0 +1,328 @@
+//! `legwatch test`, and `legwatch report` of campaigns.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
+
+use super::choice::{self, Kernels};
+use super::progress::Progress;
+use super::runner::{self, Options};
+use super::store::{self, Header, Store};
+use crate::cache::Cache;
+use crate::campaign::{Partition, Plan, Summary, junit, ktap, museum, table};
+use crate::cli::{AccelArg, ReportFormat, TestArgs};
+use crate::failure::{EXIT_INTERRUPTED, Failure};
+use crate::qemu::Qemu;
+use crate::run::happening::Interrupts;
+use crate::run::{self, out};
+
+/// Memory that a run takes besides its guest's, in KiB: the witness with its shadows, QEMU itself.
+const RUN_KIB: u64 = 768 << 10;
+
+/// Runs a campaign and prints its report.
+///
+/// # Errors
+/// [`Failure`], when there is nothing to report.
+pub fn test(args: &TestArgs) -> Result<u8, Failure> {
+    let chosen = if args.museum {
+        Vec::new()
+    } else {
+        choice::scenarios(&args.paths, &args.tag, &args.skip_tag).map_err(Failure::user)?
+    };
+    let bugs = if args.museum {
+        choice::bugs(&args.paths).map_err(Failure::user)?
+    } else {
+        Vec::new()
+    };
+    if args.list {
+        return list(&chosen, &bugs).map(|()| 0);
+    }
+    if args.jobs == Some(0) {
+        return Err(Failure::user("--jobs 0 would run nothing; give at least 1"));
+    }
+    if args.repeat == Some(0) {
+        return Err(Failure::user(
+            "--repeat 0 would run nothing; give at least 1",
+        ));
+    }
+    let resumed = args
+        .out
+        .as_deref()
+        .filter(|out| args.resume && store::is_campaign(out));
+    if args.resume && args.out.is_none() {
+        return Err(Failure::user(
+            "--resume goes on in a folder; name it with --out",
+        ));
+    }
+    if let Some(wish) = args.out.as_deref().filter(|_| resumed.is_none()) {
+        out::check(wish).map_err(Failure::user)?;
+    }
+    let interrupts = Interrupts::catch(EXIT_INTERRUPTED).map_err(Failure::internal)?;
+    // What every run would stumble over is said once.
+    let _qemu = Qemu::find().map_err(Failure::user)?;
+    run::find_agent().map_err(Failure::user)?;
+
+    let cache = Cache::open().map_err(Failure::user)?;
+    let mut kernels = Kernels::default();
+    let names: Vec<String> = if args.museum {
+        bugs.iter()
+            .flat_map(|bug| [bug.bad.clone(), bug.good.clone()])
+            .collect()
+    } else {
+        args.kernel.clone()
+    };
+    for name in &names {
+        if let Err(why) = kernels.get(name, &cache)? {
+            eprintln!("legwatch: {why}");
+        }
+    }
+    let rows = if args.museum {
+        choice::museum_rows(&bugs, &kernels)
+    } else {
+        choice::rows(&chosen, &names, &kernels)
+    };
+    let repeat = match args.limit {
+        Some(_) => None,
+        None => Some(args.repeat.unwrap_or(1)),
+    };
+    let plan = choice::plan(rows, args.seed, repeat, options(args));
+    let header = Header {
+        plan,
+        partition: args.partition,
+    };
+    let memory = chosen
+        .iter()
+        .map(|one| one.scenario.guest.memory_mib)
+        .max()
+        .unwrap_or(512);
+    let jobs = args.jobs.unwrap_or_else(|| fit(memory));
+    let (folder, mut store, done) = match resumed {
+        Some(folder) => {
+            let (store, done) = Store::resume(folder, &header).map_err(Failure::user)?;
+            let folder = std::path::absolute(folder).map_err(Failure::user)?;
+            (folder, store, done)
+        }
+        None => {
+            let mut folder = out::prepare(args.out.as_deref(), "suite").map_err(Failure::user)?;
+            let store = Store::begin(folder.path(), &header).map_err(Failure::user)?;
+            folder.keep();
+            (folder.path().to_owned(), store, Vec::new())
+        }
+    };
+    let plan = &header.plan;
+    let mine = |key: &str| args.partition.is_none_or(|part| part.has(key));
+    let had: BTreeSet<String> = done.iter().map(|result| result.key.clone()).collect();
+    let left = plan.cells().filter(|cell| {
+        let key = plan.key(*cell);
+        mine(&key) && !had.contains(&key)
+    });
+    let all = plan.repeat.map(|_| {
+        let left = plan.cells().filter(|cell| {
+            let key = plan.key(*cell);
+            mine(&key) && !had.contains(&key)
+        });
+        u64::try_from(left.count()).unwrap_or(u64::MAX)
+    });
+    eprintln!(
+        "legwatch: {} rows, {}, seeds from {}, {jobs} at once{}; {}",
+        plan.rows.len(),
+        all.map_or_else(|| "no end of runs".into(), |all| format!("{all} runs")),
+        plan.seed,
+        if done.is_empty() {
+            String::new()
+        } else {
+            format!(", {} are done", done.len())
+        },
+        folder.display()
+    );
+    let mut progress = Progress::new(all, jobs);
+    let options = Options {
+        jobs,
+        limit: args.limit,
+        arguments: plan.options.clone(),
+    };
+    let ended = runner::run(
+        plan,
+        left,
+        &folder,
+        &mut store,
+        &options,
+        &interrupts,
+        &mut progress,
+    )?;
+    let ran = ended
+        .results
+        .iter()
+        .filter(|result| result.tries > 0)
+        .count();
+    let mut results = done;
+    results.extend(ended.results);
+    let summary = Summary::new(plan.clone(), results, mine);
+    store.reports(&summary).map_err(Failure::user)?;
+    put(&rendered(&summary, args.format))?;
+    eprintln!(
+        "legwatch: {ran} runs in {}, {}; {}",
+        table::seconds(u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX)),
+        rate(ran, ended.took),
+        folder.display()
+    );
+    Ok(if ended.interrupted {
+        EXIT_INTERRUPTED
+    } else {
+        summary.exit_code
+    })
+}
+
+/// Runs a minute.
+fn rate(runs: usize, took: std::time::Duration) -> String {
+    let per_minute =
+        f64::from(u32::try_from(runs).unwrap_or(u32::MAX)) * 60.0 / took.as_secs_f64().max(0.001);
+    format!("{per_minute:.1} a minute")
+}
+
+/// What is added to every run's command line.
+fn options(args: &TestArgs) -> Vec<String> {
+    let mut options = Vec::new();
+    let accel = match args.accel {
+        AccelArg::Auto => "auto",
+        AccelArg::Kvm => "kvm",
+        AccelArg::Tcg => "tcg",
+    };
+    options.extend(["--accel".to_owned(), accel.to_owned()]);
+    if args.strict {
+        options.push("--strict".into());
+    }
+    if args.no_known {
+        options.push("--no-known".into());
+    }
+    if let Some(append) = &args.append {
+        options.extend(["--append".to_owned(), append.clone()]);
+    }
+    options
+}
+
+/// How many guests of so much memory fit at once: an emulated one takes about one core.
+fn fit(memory_mib: u32) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let free_kib = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+            line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+        });
+    let each = (u64::from(memory_mib) << 10) + RUN_KIB;
+    let room = free_kib.map_or(cores, |free| usize::try_from(free / each).unwrap_or(cores));
+    cores.min(room).max(1)
+}
+
+fn list(chosen: &[choice::Chosen], bugs: &[museum::Bug]) -> Result<(), Failure> {
+    let mut text = String::new();
+    for bug in bugs {
+        text.push_str(&format!(
+            "{:<24} {} on {}, not on {}: {}\n",
+            bug.id,
+            bug.on_bad().words(),
+            bug.bad,
+            bug.good,
+            bug.what
+        ));
+    }
+    for one in chosen {
+        let scenario = &one.scenario;
+        let about = scenario
+            .about
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        let about = about.split_inclusive(". ").next().unwrap_or_default();
+        let tags = scenario.suite.tags.join(" ");
+        text.push_str(&format!(
+            "{:<24} {tags:<24} {}\n",
+            scenario.name,
+            about.trim_end()
+        ));
+    }
+    put(&text)
+}
+
+/// A campaign's report in a format.
+fn rendered(summary: &Summary, format: ReportFormat) -> String {
+    match format {
+        ReportFormat::Text if museum::is_museum(&summary.plan) => {
+            format!("{}\n{}", table::render(summary), museum::table(summary))
+        }
+        ReportFormat::Text => table::render(summary),
+        ReportFormat::Json => summary.json(),
+        ReportFormat::Junit => junit::render(summary),
+        ReportFormat::Ktap => ktap::render(summary),
+    }
+}
+
+/// Prints the report of a campaign's folder, interrupted or not.
+///
+/// # Errors
+/// [`Failure`].
+pub fn recorded(folder: &Path, format: ReportFormat) -> Result<u8, Failure> {
+    let (header, results) = store::read(folder).map_err(Failure::user)?;
+    let partition = header.partition;
+    let mine = |key: &str| partition.is_none_or(|part: Partition| part.has(key));
+    let summary = Summary::new(header.plan, results, mine);
+    put(&rendered(&summary, format))?;
+    Ok(summary.exit_code)
+}
+
+/// Merges the parts of a campaign, prints the whole, and writes it where it is wanted.
+///
+/// # Errors
+/// [`Failure`].
+pub fn merge(
+    folders: &[std::path::PathBuf],
+    out: Option<&Path>,
+    format: ReportFormat,
+) -> Result<u8, Failure> {
+    if let Some(wish) = out {
+        out::check(wish).map_err(Failure::user)?;
+    }
+    let parts = folders
+        .iter()
+        .map(|folder| {
+            let (header, mut results) = store::read(folder).map_err(Failure::user)?;
+            // Where the evidence is.
+            for result in &mut results {
+                result.folder = result
+                    .folder
+                    .take()
+                    .map(|below| folder.join(below).display().to_string());
+            }
+            Ok((folder.display().to_string(), header.plan, results))
+        })
+        .collect::<Result<Vec<(String, Plan, _)>, Failure>>()?;
+    let summary = Summary::merge(parts).map_err(Failure::user)?;
+    if out.is_some() {
+        let mut folder = out::prepare(out, "suite").map_err(Failure::user)?;
+        let header = Header {
+            plan: summary.plan.clone(),
+            partition: None,
+        };
+        let mut store = Store::begin(folder.path(), &header).map_err(Failure::user)?;
+        for result in &summary.results {
+            store.record(result).map_err(Failure::user)?;
+        }
+        store.reports(&summary).map_err(Failure::user)?;
+        folder.keep();
+    }
+    put(&rendered(&summary, format))?;
+    Ok(summary.exit_code)
+}
+
+/// A reader that went away (`| head`) is no fault.
+fn put(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::internal(error))
+        }
+        _ => Ok(()),
+    }
+}

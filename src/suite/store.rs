@@ -1,0 +1,318 @@
+//! The folder of a campaign: results as they come, a folder for every run, and the reports at the end.
+//!
+//! `results.jsonl` begins with the plan; a line a run follows when it ends. After kill -9 it holds every run that had ended.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::campaign::{Partition, Plan, RunResult, Summary, junit, ktap, table};
+
+/// The results' name in a campaign's folder.
+const RESULTS: &str = "results.jsonl";
+/// The folder of runs in it.
+const RUNS: &str = "runs";
+/// The longest name of a run's folder.
+const NAME_MAX: usize = 120;
+
+/// The first line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Header {
+    /// What was to be run.
+    pub plan: Plan,
+    /// The part of it that was to be run here.
+    pub partition: Option<Partition>,
+}
+
+/// Why a campaign's folder can't be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    /// It is none.
+    #[error("{} is no campaign of legwatch: it has no {RESULTS}; name the folder that `legwatch test` printed", .0.display())]
+    None(PathBuf),
+    /// What is in it is not what it should be.
+    #[error("{}: line {line} is no {what} of a campaign: {why}", .path.display())]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// Plan or result.
+        what: &'static str,
+        /// The parser's word.
+        why: String,
+    },
+    /// Another campaign's.
+    #[error("{} holds another campaign: scenarios, kernels, seeds, options and partition have to be the same to go on with it", .0.display())]
+    Other(PathBuf),
+    /// It can't be used.
+    #[error("{} can't be used", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    move |source| StoreError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Whether a folder is a campaign's.
+pub fn is_campaign(path: &Path) -> bool {
+    path.join(RESULTS).is_file()
+}
+
+/// What a campaign's folder holds. A last line that was cut off is left out.
+///
+/// # Errors
+/// [`StoreError`].
+pub(super) fn read(folder: &Path) -> Result<(Header, Vec<RunResult>), StoreError> {
+    let (header, results, _whole) = read_whole(folder)?;
+    Ok((header, results))
+}
+
+/// As [`read`], with the bytes that are whole lines.
+fn read_whole(folder: &Path) -> Result<(Header, Vec<RunResult>, u64), StoreError> {
+    let path = folder.join(RESULTS);
+    if !path.is_file() {
+        return Err(StoreError::None(folder.to_owned()));
+    }
+    let bytes = std::fs::read(&path).map_err(io_error(&path))?;
+    let whole = bytes
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
+    let broken = |line: usize, what: &'static str, why: String| StoreError::Broken {
+        path: path.clone(),
+        line,
+        what,
+        why,
+    };
+    let text = std::str::from_utf8(&bytes[..whole])
+        .map_err(|error| broken(1, "text", error.to_string()))?;
+    let mut lines = (1..).zip(text.lines());
+    let header = match lines.next() {
+        Some((_, line)) => {
+            serde_json::from_str(line).map_err(|error| broken(1, "plan", error.to_string()))?
+        }
+        None => return Err(broken(1, "plan", "it is empty".into())),
+    };
+    let results = lines
+        .map(|(number, line)| {
+            serde_json::from_str(line).map_err(|error| broken(number, "result", error.to_string()))
+        })
+        .collect::<Result<_, _>>()?;
+    Ok((
+        header,
+        results,
+        u64::try_from(whole).expect("a file's size"),
+    ))
+}
+
+/// A campaign's folder that is written to.
+#[derive(Debug)]
+pub(super) struct Store {
+    folder: PathBuf,
+    results: File,
+}
+
+impl Store {
+    /// Begins a campaign in an empty folder.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) fn begin(folder: &Path, header: &Header) -> Result<Store, StoreError> {
+        let path = folder.join(RESULTS);
+        let runs = folder.join(RUNS);
+        std::fs::create_dir(&runs).map_err(io_error(&runs))?;
+        let mut results = File::create_new(&path).map_err(io_error(&path))?;
+        put(&mut results, header).map_err(io_error(&path))?;
+        Ok(Store {
+            folder: folder.to_owned(),
+            results,
+        })
+    }
+
+    /// Goes on with a campaign; gives the results that it has.
+    ///
+    /// # Errors
+    /// [`StoreError`]; another campaign's folder is left as it is.
+    pub(super) fn resume(
+        folder: &Path,
+        header: &Header,
+    ) -> Result<(Store, Vec<RunResult>), StoreError> {
+        let (old, done, whole) = read_whole(folder)?;
+        if old != *header {
+            return Err(StoreError::Other(folder.to_owned()));
+        }
+        let path = folder.join(RESULTS);
+        let results = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .map_err(io_error(&path))?;
+        results.set_len(whole).map_err(io_error(&path))?;
+        Ok((
+            Store {
+                folder: folder.to_owned(),
+                results,
+            },
+            done,
+        ))
+    }
+
+    /// A run has ended.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) fn record(&mut self, result: &RunResult) -> Result<(), StoreError> {
+        put(&mut self.results, result).map_err(io_error(&self.folder.join(RESULTS)))
+    }
+
+    /// Writes the reports.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) fn reports(&self, summary: &Summary) -> Result<(), StoreError> {
+        reports(&self.folder, summary)
+    }
+}
+
+/// Writes a campaign's reports to a folder.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub(super) fn reports(folder: &Path, summary: &Summary) -> Result<(), StoreError> {
+    for (name, text) in [
+        ("report.txt", table::render(summary)),
+        ("report.json", summary.json()),
+        ("junit.xml", junit::render(summary)),
+        ("ktap.txt", ktap::render(summary)),
+    ] {
+        let path = folder.join(name);
+        std::fs::write(&path, text).map_err(io_error(&path))?;
+    }
+    Ok(())
+}
+
+/// One line, in one write: what is cut off is the last one's tail.
+fn put(file: &mut File, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value).expect("plain data");
+    line.push(b'\n');
+    file.write_all(&line)
+}
+
+/// Makes a fresh folder for a run; gives its path below the campaign's.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub(super) fn run_folder(folder: &Path, key: &str) -> Result<String, StoreError> {
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || "._+@-".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
+    let name: Vec<char> = key.chars().map(plain).collect();
+    // The end tells runs apart: it has the seed.
+    let name: String = name[name.len().saturating_sub(NAME_MAX)..].iter().collect();
+    let name = name.trim_start_matches(['-', '.']);
+    for number in 1..10_000_u32 {
+        let below = match number {
+            1 => format!("{RUNS}/{name}"),
+            more => format!("{RUNS}/{name}.{more}"),
+        };
+        let path = folder.join(&below);
+        match std::fs::create_dir(&path) {
+            Ok(()) => return Ok(below),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(StoreError::Io { path, source }),
+        }
+    }
+    Err(StoreError::Io {
+        path: folder.join(RUNS).join(name),
+        source: io::ErrorKind::AlreadyExists.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::campaign::plan::tests::plan;
+    use crate::campaign::summary::tests::result;
+
+    fn header() -> Header {
+        Header {
+            plan: plan(Some(2)),
+            partition: None,
+        }
+    }
+
+    #[test]
+    fn results_survive_a_torn_line_and_are_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let header = header();
+        let results: Vec<_> = header
+            .plan
+            .cells()
+            .map(|cell| result(&header.plan, cell))
+            .collect();
+        let mut store = Store::begin(dir.path(), &header).unwrap();
+        store.record(&results[0]).unwrap();
+        store.record(&results[1]).unwrap();
+        drop(store);
+        let path = dir.path().join(RESULTS);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, &text[..text.len() - 9]).unwrap();
+        assert_eq!(
+            read(dir.path()).unwrap(),
+            (header.clone(), vec![results[0].clone()])
+        );
+
+        let other = Header {
+            partition: Some(Partition { k: 1, n: 2 }),
+            ..header.clone()
+        };
+        let refused = Store::resume(dir.path(), &other).unwrap_err().to_string();
+        assert!(refused.contains("another campaign"), "{refused}");
+        let (mut store, done) = Store::resume(dir.path(), &header).unwrap();
+        assert_eq!(done, results[..1]);
+        store.record(&results[1]).unwrap();
+        assert_eq!(read(dir.path()).unwrap().1, results[..2]);
+        store
+            .reports(&Summary::new(header.plan, results, |_| true))
+            .unwrap();
+        for name in ["report.txt", "report.json", "junit.xml", "ktap.txt"] {
+            assert!(dir.path().join(name).is_file());
+        }
+    }
+
+    #[test]
+    fn what_is_no_campaign_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = |dir: &Path| read(dir).unwrap_err().to_string();
+        assert!(text(dir.path()).contains("is no campaign of legwatch"));
+        std::fs::write(dir.path().join(RESULTS), "").unwrap();
+        assert!(text(dir.path()).contains("line 1 is no plan"));
+        std::fs::write(dir.path().join(RESULTS), "{}\n").unwrap();
+        assert!(text(dir.path()).contains("line 1 is no plan"));
+    }
+
+    #[test]
+    fn runs_have_folders_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(RUNS)).unwrap();
+        let make = |key: &str| run_folder(dir.path(), key).unwrap();
+        assert_eq!(make("quick@pinned:6.1@1"), "runs/quick@pinned-6.1@1");
+        assert_eq!(make("quick@pinned:6.1@1"), "runs/quick@pinned-6.1@1.2");
+        let long = make(&format!("../{}@7", "x/".repeat(300)));
+        assert!(long.len() < 140 && long.ends_with("@7"), "{long}");
+    }
+}
