@@ -102,6 +102,9 @@ pub struct RunArgs {
     /// A file to have in the guest: FILE or FILE:PATH-IN-GUEST (repeatable).
     #[arg(long, value_name = "FILE")]
     pub add: Vec<String>,
+    /// A module of your own in place of the kernel's of that name, or on top, built for the kernel's release (repeatable).
+    #[arg(long, value_name = "FILE.ko")]
+    pub module: Vec<PathBuf>,
     /// A shell on the guest's console once the plan is done; a hang is then not looked for.
     #[arg(long)]
     pub shell: bool,

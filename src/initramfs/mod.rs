@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::cache::{Cache, CacheError};
-use crate::kernel::{Kernel, KernelError, find_program, modules};
+use crate::kernel::{Kernel, KernelError, OwnModule, find_program, modules};
 use cpio::{Node, Tree};
 use libraries::Kind;
 
@@ -36,6 +36,8 @@ pub struct Contents {
     pub modules: Vec<String>,
     /// Modules that are loaded too where the kernel has them.
     pub modules_optional: Vec<String>,
+    /// Modules of the user's own: in place of the kernel's of the same name, or on top.
+    pub own_modules: Vec<OwnModule>,
     /// Programs of the host, by name (`mdadm`) or path. They go to `/sbin` or `/bin` as on the host.
     pub binaries: Vec<PathBuf>,
     /// Further files.
@@ -292,7 +294,12 @@ fn add_modules(
     contents: &Contents,
 ) -> Result<(), InitramfsError> {
     let known = kernel.read_modules()?;
-    let (_, missing) = known.load_order(&contents.modules);
+    for own in &contents.own_modules {
+        own.fits(kernel, &known)?;
+    }
+    let own = |name: &str| contents.own_modules.iter().find(|own| own.name == name);
+    let (_, mut missing) = known.load_order(&contents.modules);
+    missing.retain(|name| own(&modules::name_of(name)).is_none());
     // A kernel of which no list says what is built in may have it all.
     if !missing.is_empty() && !known.is_unknown() {
         return Err(InitramfsError::MissingModules {
@@ -305,12 +312,18 @@ fn add_modules(
         .modules
         .iter()
         .chain(&contents.modules_optional)
+        .chain(
+            contents
+                .own_modules
+                .iter()
+                .flat_map(|own| own.needs.iter().chain(std::iter::once(&own.name))),
+        )
         .cloned()
         .collect();
     let (order, _) = known.load_order(&wanted);
     let mut list = String::new();
+    let guest_dir = format!("/lib/modules/{}", kernel.release);
     if let Some(dir) = &kernel.modules {
-        let guest_dir = format!("/lib/modules/{}", kernel.release);
         let mut placed = BTreeSet::new();
         for name in &order {
             let Some(below) = known.path(name) else {
@@ -321,7 +334,11 @@ fn add_modules(
                 modules::uncompressed(&below.to_string_lossy())
             );
             if placed.insert(guest.clone()) {
-                tree.put(&guest, Node::File(read_module(&dir.join(below))?, 0o644));
+                let bytes = match own(name) {
+                    Some(own) => own.bytes.clone(),
+                    None => read_module(&dir.join(below))?,
+                };
+                tree.put(&guest, Node::File(bytes, 0o644));
                 list.push_str(&guest);
                 list.push('\n');
             }
@@ -339,6 +356,15 @@ fn add_modules(
             if let Ok(bytes) = fs::read(dir.join(file)) {
                 tree.put(&format!("{guest_dir}/{file}"), Node::File(bytes, 0o644));
             }
+        }
+    }
+    // Those that the kernel has none of go in last: what they need is there by then.
+    for own in &contents.own_modules {
+        if known.path(&own.name).is_none() {
+            let guest = format!("{guest_dir}/updates/{}.ko", own.name);
+            tree.put(&guest, Node::File(own.bytes.clone(), 0o644));
+            list.push_str(&guest);
+            list.push('\n');
         }
     }
     tree.put(MODULES_LIST, Node::File(list.into_bytes(), 0o644));
@@ -436,7 +462,7 @@ mod tests {
         )
         .unwrap();
         fs::create_dir(dir.path().join("k")).unwrap();
-        fs::write(dir.path().join("k/raid1.ko"), "one").unwrap();
+        fs::write(dir.path().join("k/raid1.ko"), "of the kernel's").unwrap();
         fs::write(dir.path().join("k/md-mod.ko"), "two").unwrap();
         let agent = dir.path().join("agent");
         fs::write(&agent, "#!/bin/sh\n").unwrap();
@@ -460,6 +486,27 @@ mod tests {
         );
         let text = String::from_utf8_lossy(&fs::read(&first).unwrap()).into_owned();
         assert!(text.contains("/lib/modules/7.0/k/md-mod.ko\n/lib/modules/7.0/k/raid1.ko\n"));
+        let own = |name: &str, bytes: &str| OwnModule {
+            path: format!("{name}.ko").into(),
+            name: name.into(),
+            release: "7.0".into(),
+            needs: vec!["md_mod".into()],
+            bytes: bytes.into(),
+        };
+        contents.own_modules = vec![own("raid1", "of my own"), own("raid9", "on top of it")];
+        let with_own = build(&kernel(dir.path()), &contents, &cache).unwrap();
+        let text = String::from_utf8_lossy(&fs::read(&with_own).unwrap()).into_owned();
+        assert!(text.contains(
+            "/lib/modules/7.0/k/md-mod.ko\n/lib/modules/7.0/k/raid1.ko\n/lib/modules/7.0/updates/raid9.ko\n"
+        ));
+        assert!(text.contains("of my own") && text.contains("on top of it"));
+        assert!(!text.contains("of the kernel's"));
+        contents.own_modules[1].release = "6.0".into();
+        let error = build(&kernel(dir.path()), &contents, &cache)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("was built for 6.0"), "{error}");
+        contents.own_modules.clear();
         contents.modules.push("nothing".into());
         let error = build(&kernel(dir.path()), &contents, &cache)
             .unwrap_err()

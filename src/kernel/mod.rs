@@ -13,6 +13,7 @@ mod local;
 mod mirror;
 pub mod modules;
 pub mod needs;
+mod own_module;
 pub mod pins;
 pub mod spec;
 
@@ -24,6 +25,7 @@ use std::process::{Command, Stdio};
 pub use archive::Candidate;
 pub use fetched::list_cached;
 pub use needs::Need;
+pub use own_module::OwnModule;
 pub use spec::{Spec, SpecError};
 
 use crate::cache::{Cache, CacheError};
@@ -130,6 +132,20 @@ pub enum KernelError {
         list(missing)
     )]
     Lacks { spec: String, missing: Vec<Need> },
+    #[error("{} is no kernel module: give an uncompressed .ko", path.display())]
+    NoModule { path: PathBuf },
+    #[error("{} was built for {built_for}, and the kernel is {release}: build it against that kernel's headers, or name its own with --kernel", path.display())]
+    ModuleRelease {
+        path: PathBuf,
+        built_for: String,
+        release: String,
+    },
+    #[error("{}: {name} is built into {release} and can't be replaced by a module", path.display())]
+    BuiltIn {
+        path: PathBuf,
+        name: String,
+        release: String,
+    },
     #[error("the embedded vm/kernels.toml is broken: this is our fault")]
     Pins(#[from] toml::de::Error),
 }

@@ -22,7 +22,7 @@ use crate::config::LegConfig;
 use crate::failure::{self, Failure};
 use crate::guest::SHELL_WORD;
 use crate::initramfs::{self, Contents, Extra};
-use crate::kernel::{self, Kernel};
+use crate::kernel::{self, Kernel, OwnModule};
 use crate::plan::Plan;
 use crate::qemu::{self, Accel, AccelChoice, Disk, Launch, Machine, Qemu};
 use crate::recorded;
@@ -171,6 +171,7 @@ struct Host {
     kernel: Kernel,
     initramfs: PathBuf,
     accel: Accel,
+    own_modules: Vec<OwnModule>,
 }
 
 fn prepare(args: &RunArgs, scenario: &Scenario, progress: &mut Progress) -> Result<Host, Failure> {
@@ -180,6 +181,24 @@ fn prepare(args: &RunArgs, scenario: &Scenario, progress: &mut Progress) -> Resu
         .map(|text| Extra::parse(text))
         .collect::<Result<Vec<_>, _>>()
         .map_err(Failure::user)?;
+    let own_modules = args
+        .module
+        .iter()
+        .map(|path| OwnModule::read(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    for (at, own) in own_modules.iter().enumerate() {
+        if let Some(first) = own_modules[..at]
+            .iter()
+            .find(|first| first.name == own.name)
+        {
+            return Err(Failure::user(format!(
+                "{} and {} are both the module {}: give one",
+                first.path.display(),
+                own.path.display(),
+                own.name
+            )));
+        }
+    }
     let qemu = Qemu::find().map_err(Failure::user)?;
     if let Some(warning) = qemu.warning() {
         progress.line(&format!("legwatch: {warning}"));
@@ -200,6 +219,7 @@ fn prepare(args: &RunArgs, scenario: &Scenario, progress: &mut Progress) -> Resu
             .chain(scenario.guest.modules.iter().cloned())
             .collect(),
         modules_optional: Vec::new(),
+        own_modules,
         binaries: binaries.map(PathBuf::from).collect(),
         extra,
     };
@@ -220,6 +240,7 @@ fn prepare(args: &RunArgs, scenario: &Scenario, progress: &mut Progress) -> Resu
         kernel,
         initramfs,
         accel: chosen.accel,
+        own_modules: contents.own_modules,
     })
 }
 
@@ -259,6 +280,7 @@ impl Host {
             "kernel": self.kernel.spec,
             "release": self.kernel.release,
             "packages": self.kernel.packages.iter().map(|package| format!("{} {}", package.name, package.version)).collect::<Vec<_>>(),
+            "own_modules": self.own_modules.iter().map(|own| format!("{} {} CRC-32 {:08x}", own.name, own.path.display(), crc32fast::hash(&own.bytes))).collect::<Vec<_>>(),
             "qemu": self.qemu.version,
             "accelerator": self.accel.to_string(),
             "mdadm": mdadm_version(),
@@ -336,6 +358,11 @@ fn again(args: &RunArgs, seed: u64) -> String {
         args.add
             .iter()
             .map(|file| format!("--add {}", quoted(file))),
+    );
+    words.extend(
+        args.module
+            .iter()
+            .map(|file| format!("--module {}", quoted(&file.to_string_lossy()))),
     );
     if args.strict {
         words.push("--strict".into());

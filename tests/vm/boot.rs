@@ -70,6 +70,7 @@ fn contents(dir: &Path) -> Contents {
         agent,
         modules: names(&["virtio_pci", "virtio_blk", "md_mod", "raid1"]),
         modules_optional: names(&["virtio_rng"]),
+        own_modules: Vec::new(),
         binaries: vec!["mdadm".into()],
         extra: Vec::new(),
     }

@@ -66,6 +66,7 @@ impl Run {
             agent,
             modules: vec!["virtio_pci".into(), "virtio_blk".into()],
             modules_optional: vec![],
+            own_modules: vec![],
             binaries: vec![],
             extra: vec![],
         };
