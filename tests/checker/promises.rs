@@ -117,14 +117,15 @@ fn a_resync_may_write_while_the_superblock_says_clean() {
     history.honest(&Load::new(1, 1, 200, 8));
     history.superblocks(true);
     history.honest_md = false;
-    let read = history.arrive_from(0, Operation::Read, 2048 + 200, 8, 0x7000_0000);
+    // The reads were merged, the writes were not.
+    let read = history.arrive_from(0, Operation::Read, 2048 + 192, 16, 0x7000_0000);
     history.complete_with(read, Status::Ok, Content::NotTaken);
     let write = history.arrive_from(
         1,
         Operation::Write,
         crate::history::data_offset(1) + 200,
         8,
-        0x7000_0000,
+        0x7000_1000,
     );
     history.fetch(write, &Load::new(1, 1, 200, 8).contents());
     history.complete(write);

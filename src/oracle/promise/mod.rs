@@ -29,8 +29,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::checker::Checker;
 use super::world::array_range;
-use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status};
-use crate::event::{Arrived, EventNo};
+use crate::block::{LegId, Operation, RequestId, SECTOR_BYTES, Sector, SectorRange, Status};
+use crate::event::{Arrived, EventNo, Segment};
 use crate::finding::{Check, Wrongness};
 use crate::header::RunHeader;
 use crate::md::superblock::{self, BadSuperblock, Superblock};
@@ -40,8 +40,8 @@ use crate::shadow::{Bytes, Open, RangeSet};
 /// Neighbouring array sectors, the leg that is wrong there, and in which way.
 type Difference = (SectorRange, (u8, Wrongness));
 
-/// READs whose pages are remembered, to know resync's writes.
-const PAGES_MAX: usize = 4096;
+/// Pieces of memory that READs went to and that are remembered, to know resync's writes.
+const PAGES_MAX: usize = 16_384;
 /// Entries of one check that are made; more are the same bug over and over.
 const ENTRIES_MAX: u32 = 64;
 
@@ -86,8 +86,8 @@ pub(crate) struct LegWire {
 #[derive(Debug)]
 pub(crate) struct Promises {
     pub(crate) legs: Vec<LegWire>,
-    /// Guest pages of READs: first address to (array, first array sector).
-    pages: BTreeMap<u64, (ArrayKey, Sector)>,
+    /// Where in guest memory READs went: address of a piece to its end, the array, and its first array sector.
+    pages: BTreeMap<u64, (u64, ArrayKey, Sector)>,
     pages_in_order: VecDeque<u64>,
     /// Requests in flight that are not normal.
     not_normal: BTreeSet<RequestId>,
@@ -157,15 +157,42 @@ impl Promises {
         !self.not_normal.contains(&id)
     }
 
-    fn remember_pages(&mut self, gpa: u64, key: ArrayKey, sector: Sector) {
-        if self.pages.insert(gpa, (key, sector)).is_none() {
-            self.pages_in_order.push_back(gpa);
+    fn remember_pages(&mut self, segments: &[Segment], key: ArrayKey, first: Sector) {
+        let mut sector = first;
+        for segment in segments {
+            let end = segment.gpa.saturating_add(u64::from(segment.len));
+            let over: Vec<u64> = self
+                .pages
+                .range(segment.gpa..end)
+                .map(|(at, _)| *at)
+                .collect();
+            for at in over {
+                self.pages.remove(&at);
+            }
+            self.pages.insert(segment.gpa, (end, key, sector));
+            self.pages_in_order.push_back(segment.gpa);
             if self.pages_in_order.len() > PAGES_MAX
                 && let Some(old) = self.pages_in_order.pop_front()
             {
                 self.pages.remove(&old);
             }
+            let count = u64::from(segment.len) / SECTOR_BYTES as u64;
+            let Some(next) = sector.checked_add(count) else {
+                return;
+            };
+            sector = next;
         }
+    }
+
+    /// Whether a READ of this array sector went to this address.
+    fn was_read_into(&self, gpa: u64, key: ArrayKey, sector: Sector) -> bool {
+        self.pages
+            .range(..=gpa)
+            .next_back()
+            .is_some_and(|(start, (end, of, first))| {
+                let at = (gpa - start) / SECTOR_BYTES as u64;
+                gpa < *end && *of == key && first.checked_add(at) == Some(sector)
+            })
     }
 }
 
@@ -297,8 +324,9 @@ impl Checker {
                 let read = self.promised(id.leg).and_then(|(array, member)| {
                     Some((array.key, array_range(member, range)?.start()))
                 });
-                if let (Some((key, sector)), Some(first)) = (read, arrived.segments.first()) {
-                    self.promises.remember_pages(first.gpa, key, sector);
+                if let Some((key, sector)) = read {
+                    self.promises
+                        .remember_pages(&arrived.segments, key, sector);
                 }
             }
             Operation::Write => {
@@ -336,12 +364,11 @@ impl Checker {
         let Some(on_array) = array_range(&member, range) else {
             return;
         };
-        let read = arrived
-            .segments
-            .first()
-            .and_then(|first| self.promises.pages.get(&first.gpa));
-        let sync =
-            read.is_some_and(|(key, sector)| *key == array.key && *sector == on_array.start());
+        // The block layer merges and splits resync's requests on each leg in its own way: a write may begin in the middle of what was read.
+        let sync = arrived.segments.first().is_some_and(|first| {
+            self.promises
+                .was_read_into(first.gpa, array.key, on_array.start())
+        });
         let wire = self.promises.leg(id.leg);
         let retry = wire
             .errors
