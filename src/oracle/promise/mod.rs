@@ -325,8 +325,7 @@ impl Checker {
                     Some((array.key, array_range(member, range)?.start()))
                 });
                 if let Some((key, sector)) = read {
-                    self.promises
-                        .remember_pages(&arrived.segments, key, sector);
+                    self.promises.remember_pages(&arrived.segments, key, sector);
                 }
             }
             Operation::Write => {
