@@ -375,4 +375,6 @@ pub enum ReportFormat {
     Junit,
     /// KTAP, as the kernel's own tests print it.
     Ktap,
+    /// For a browser, in one file.
+    Html,
 }

@@ -30,6 +30,7 @@ pub mod md;
 pub mod medium;
 pub mod new_scenario;
 pub mod oracle;
+pub mod picture;
 pub mod plan;
 pub mod qemu;
 pub mod recorded;

@@ -11,6 +11,8 @@ use crate::header::RunHeader;
 use crate::journal::{ReadError, Reader};
 use crate::judge::Judge;
 use crate::oracle::Verdict;
+use crate::picture::{Painter, Picture};
+use crate::report::html;
 use crate::report::json::Report;
 use crate::report::text::{self, Style};
 use crate::scenario::Scenario;
@@ -85,8 +87,43 @@ pub fn check(args: &CheckArgs) -> Result<u8, Failure> {
                 args.format,
             ))?;
         }
+        ReportFormat::Html => {
+            let picture = paint(&path, &header, &verdict).map_err(Failure::user)?;
+            put(&html::render(&header, &verdict, &picture))?;
+        }
     }
     Ok(verdict.exit_code())
+}
+
+/// The picture of a recorded run, whose verdict is known.
+///
+/// # Errors
+/// [`RecordedError`], if it is no journal.
+pub fn paint(path: &Path, header: &RunHeader, verdict: &Verdict) -> Result<Picture, RecordedError> {
+    let mut reader = open(path)?;
+    let mut painter = Painter::new(header, verdict);
+    while let Some(event) = reader.next_event().map_err(|source| RecordedError::Io {
+        path: path.to_owned(),
+        source,
+    })? {
+        painter.apply(&event);
+    }
+    Ok(painter.finish())
+}
+
+/// A run's journal, at its first event.
+///
+/// # Errors
+/// [`RecordedError`], if it is no journal.
+pub fn open(path: &Path) -> Result<Reader<BufReader<File>>, RecordedError> {
+    let file = File::open(path).map_err(|source| RecordedError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    Reader::new(BufReader::with_capacity(1 << 20, file)).map_err(|source| RecordedError::Journal {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The checker over one journal, to its end or to its torn tail.
@@ -98,13 +135,7 @@ pub fn fold(path: &Path, strict: bool) -> Result<(RunHeader, Verdict), RecordedE
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(io)?;
-    let mut reader = Reader::new(BufReader::with_capacity(1 << 20, file)).map_err(|source| {
-        RecordedError::Journal {
-            path: path.to_owned(),
-            source,
-        }
-    })?;
+    let mut reader = open(path)?;
     let header = reader.header().clone();
     let was_strict = header
         .options
@@ -181,6 +212,7 @@ pub fn print(folder: &Path, format: ReportFormat) -> Result<(), Failure> {
             let text = read("scenario.toml").unwrap_or_default();
             put(&as_campaign(&scenario_name(&text), report, format))
         }
+        ReportFormat::Html => put(&read("report.html")?),
         ReportFormat::Text if style() == Style::Plain => put(&read("report.txt")?),
         ReportFormat::Text => {
             // Colours come from the same fold; the journal is the run.
@@ -206,7 +238,9 @@ fn as_campaign(name: &str, report: Report, format: ReportFormat) -> String {
     let summary = Summary::of_run(name, kernel, report.clone());
     match format {
         ReportFormat::Ktap => ktap::render(&summary),
-        ReportFormat::Junit | ReportFormat::Text | ReportFormat::Json => junit::render(&summary),
+        ReportFormat::Junit | ReportFormat::Text | ReportFormat::Json | ReportFormat::Html => {
+            junit::render(&summary)
+        }
     }
 }
 

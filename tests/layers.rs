@@ -26,12 +26,19 @@ const TABLE: &[(&str, &[&str])] = &[
     ("release", &[]),
     ("campaign", &["finding", "oracle", "release", "report"]),
     ("journal", &["block", "config", "event", "header", "mark"]),
-    ("report", &["block", "finding", "header", "oracle", "stamp"]),
+    (
+        "picture",
+        &["block", "event", "header", "mark", "md", "oracle", "shadow"],
+    ),
+    (
+        "report",
+        &["block", "finding", "header", "oracle", "picture", "stamp"],
+    ),
 ];
 
 const PURE: &[&str] = &[
     "block", "campaign", "release", "event", "mark", "stamp", "plan", "fault", "shadow", "oracle",
-    "md", "finding", "header",
+    "md", "finding", "header", "picture",
 ];
 
 /// What a pure module must not name. (`serde`, `smallvec`, `thiserror` and the rest of std are fine.)

@@ -33,6 +33,7 @@ impl Checker {
         self.explain_known(&known, &mut reasons);
         reasons.dedup();
         let notes = self.notes_for_reader();
+        let maps = self.leg_maps();
         let mut verdict = Verdict {
             outcome: Outcome::Clean,
             findings,
@@ -40,6 +41,7 @@ impl Checker {
             reasons,
             coverage: self.coverage,
             notes,
+            maps,
         };
         verdict.decide();
         verdict

@@ -103,6 +103,17 @@ impl Injected {
         false
     }
 
+    /// Where a leg returns something else than an honest disk would, by whatever rule.
+    pub(super) fn lies_of(&self, leg: LegId) -> RangeSet {
+        let mut all = RangeSet::default();
+        for ((_, _), lies) in self.lies.iter().filter(|((on, _), _)| *on == leg) {
+            for range in lies.ranges() {
+                all.insert(range);
+            }
+        }
+        all
+    }
+
     pub(super) fn ended(&mut self, request: RequestId) {
         self.answers.remove(&request);
         self.coming.remove(&request);
@@ -228,6 +239,12 @@ impl Checker {
 
     /// A rule's name for people.
     pub(super) fn rule_name(&self, rule: u16) -> String {
+        match rule {
+            65_535 => return "delay_ms".into(),
+            65_534 => return "write_delay_ms".into(),
+            65_533 => return "late_fetch".into(),
+            _ => {}
+        }
         let at = usize::from(rule);
         let rules = &self.world.header.rules;
         let late = || {

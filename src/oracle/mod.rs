@@ -25,6 +25,7 @@ mod judge;
 pub mod known;
 mod legs;
 pub mod lost;
+mod map;
 mod moments;
 mod nature;
 mod promise;
@@ -38,4 +39,6 @@ mod wrong;
 
 pub use checker::{Checker, Wanted};
 pub(crate) use fold::plain;
+pub use map::{Layer, LegMap};
+pub(crate) use moments::{in_words as action_in_words, moment as moment_in_words};
 pub use verdict::{Coverage, EndState, FaultCoverage, LegCoverage, Outcome, Verdict};

@@ -84,7 +84,7 @@ impl Moments {
 }
 
 /// Who did what, where an event is a moment.
-fn moment(header: &RunHeader, event: &Event) -> Option<(String, String)> {
+pub(crate) fn moment(header: &RunHeader, event: &Event) -> Option<(String, String)> {
     let guest = |what: String| Some(("guest".to_owned(), what));
     match &event.what {
         What::Boot { boot } => guest(format!("boot {boot} begins")),

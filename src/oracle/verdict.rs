@@ -33,6 +33,9 @@ pub struct Verdict {
     pub coverage: Coverage,
     /// What a reader should know besides: checks that were off, quiet points that were missed.
     pub notes: Vec<String>,
+    /// What each leg holds at the end. For pictures; no report for programs has it.
+    #[serde(skip)]
+    pub maps: Vec<super::map::LegMap>,
 }
 
 impl Verdict {

@@ -24,6 +24,7 @@ const RUN_KIB: u64 = 768 << 10;
 /// # Errors
 /// [`Failure`], when there is nothing to report.
 pub fn test(args: &TestArgs) -> Result<u8, Failure> {
+    has_no_page(args.format)?;
     let chosen = if args.museum {
         Vec::new()
     } else {
@@ -257,6 +258,19 @@ fn rendered(summary: &Summary, format: ReportFormat) -> String {
         ReportFormat::Json => summary.json(),
         ReportFormat::Junit => junit::render(summary),
         ReportFormat::Ktap => ktap::render(summary),
+        ReportFormat::Html => unreachable!("refused by `has_no_page`"),
+    }
+}
+
+/// A campaign has no page of its own.
+fn has_no_page(format: ReportFormat) -> Result<(), Failure> {
+    match format {
+        ReportFormat::Html => Err(Failure::user(
+            "a campaign has no page of its own; each of its runs has a report.html in its folder",
+        )),
+        ReportFormat::Text | ReportFormat::Json | ReportFormat::Junit | ReportFormat::Ktap => {
+            Ok(())
+        }
     }
 }
 
@@ -265,6 +279,7 @@ fn rendered(summary: &Summary, format: ReportFormat) -> String {
 /// # Errors
 /// [`Failure`].
 pub fn recorded(folder: &Path, format: ReportFormat) -> Result<u8, Failure> {
+    has_no_page(format)?;
     let (header, results) = store::read(folder).map_err(Failure::user)?;
     let partition = header.partition;
     let mine = |key: &str| partition.is_none_or(|part: Partition| part.has(key));
@@ -282,6 +297,7 @@ pub fn merge(
     out: Option<&Path>,
     format: ReportFormat,
 ) -> Result<u8, Failure> {
+    has_no_page(format)?;
     if let Some(wish) = out {
         out::check(wish).map_err(Failure::user)?;
     }

@@ -28,7 +28,7 @@ use crate::judge::Judge;
 use crate::mark::Mark;
 use crate::oracle::Verdict;
 use crate::plan::Plan;
-use crate::recorded::JOURNAL;
+use crate::recorded::{self, JOURNAL, RecordedError};
 use crate::report;
 use crate::report::text::Style;
 use crate::sequence::{Collector, NoEvent, Sequence, Tap};
@@ -300,7 +300,7 @@ fn header(config: &WitnessConfig, device: &Device) -> RunHeader {
     }
 }
 
-/// Writes `report.txt` and `report.json` into a run's folder.
+/// Writes `report.txt`, `report.json` and `report.html` into a run's folder, which has its journal.
 ///
 /// # Errors
 /// [`WitnessError::Report`].
@@ -311,7 +311,17 @@ pub fn write_reports(
 ) -> Result<(), WitnessError> {
     let text = report::text::render(header, verdict, Style::Plain);
     let json = report::json::Report::new(header, verdict).render();
-    for (name, text) in [("report.txt", text), ("report.json", json)] {
+    let error = |error: RecordedError| WitnessError::Report {
+        path: folder.join("report.html"),
+        source: std::io::Error::other(error),
+    };
+    let picture = recorded::paint(&folder.join(JOURNAL), header, verdict).map_err(error)?;
+    let html = report::html::render(header, verdict, &picture);
+    for (name, text) in [
+        ("report.txt", text),
+        ("report.json", json),
+        ("report.html", html),
+    ] {
         let path = folder.join(name);
         std::fs::write(&path, text).map_err(|source| WitnessError::Report { path, source })?;
     }

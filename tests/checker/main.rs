@@ -3,6 +3,7 @@
 mod faults;
 mod history;
 mod honest;
+mod pages;
 mod planted;
 mod promises;
 mod random_md;

@@ -4,6 +4,7 @@ mod coverage;
 mod finding;
 mod style;
 
+pub(super) use finding::diff;
 pub use finding::{place, summary};
 pub use style::Style;
 
