@@ -59,23 +59,33 @@ pub fn render(summary: &Summary) -> String {
                 lines.push(text);
             }
         }
-        // Runs without a result are announced and not told: a parser calls them missing.
-        let kernel_has = |key: &&String| {
-            summary.plan.rows.iter().any(|row| {
-                row.kernel == *kernel
-                    && key
-                        .rsplit_once('@')
-                        .is_some_and(|(begin, _)| begin == row.key)
-            })
-        };
-        let missing = summary.missing.iter().filter(kernel_has).count();
-        writeln!(out, "    KTAP version 1\n    1..{}", lines.len() + missing)
+        // Announced and not told, a run would take the next kernel's line for its own in some parsers.
+        for key in &summary.missing {
+            let row = summary.plan.rows.iter().find(|row| {
+                let seed = key
+                    .strip_prefix(&row.key)
+                    .and_then(|rest| rest.strip_prefix('@'));
+                row.kernel == *kernel && seed.is_some_and(|seed| seed.parse::<u64>().is_ok())
+            });
+            let (Some(row), Some((_, seed))) = (row, key.rsplit_once('@')) else {
+                continue;
+            };
+            if worst != State::Failed {
+                worst = State::Inconclusive;
+            }
+            lines.push(format!(
+                "    not ok {} {} seed {seed} # ERROR not run",
+                lines.len() + 1,
+                plain(&row.scenario)
+            ));
+        }
+        writeln!(out, "    KTAP version 1\n    1..{}", lines.len())
             .expect("a string takes everything");
         for line in &lines {
             out.push_str(line);
             out.push('\n');
         }
-        let ok = worst == State::Passed && missing == 0;
+        let ok = worst == State::Passed;
         let skip = if ok && !any {
             " # SKIP nothing ran"
         } else {

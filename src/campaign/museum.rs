@@ -34,8 +34,8 @@ pub struct Bug {
     pub scenario: String,
     /// A kernel that has it, as `--kernel` takes it.
     pub bad: String,
-    /// A kernel that has not.
-    pub good: String,
+    /// A kernel that has not; nothing where all that can be fetched have it.
+    pub good: Option<String>,
     /// The check that finds it.
     pub check: Option<Check>,
     /// In which way.
@@ -80,8 +80,13 @@ impl Bug {
         }
     }
 
-    /// Its two rows; kernels have their versions still to come.
-    pub fn rows(&self) -> [Row; 2] {
+    /// Its kernels.
+    pub fn kernels(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.bad).chain(&self.good)
+    }
+
+    /// Its rows, one or two; kernels have their versions still to come.
+    pub fn rows(&self) -> Vec<Row> {
         let row = |side: &str, kernel: &str, expect: Expectation, tries: u32| Row {
             key: format!("{}:{side}@{kernel}", self.id),
             scenario: self.scenario.clone(),
@@ -93,10 +98,10 @@ impl Bug {
             unavailable: None,
             tries,
         };
-        [
-            row(BAD, &self.bad, self.on_bad(), self.tries),
-            row(GOOD, &self.good, self.on_good(), 1),
-        ]
+        let bad = row(BAD, &self.bad, self.on_bad(), self.tries);
+        let good = self.good.as_ref();
+        let good = good.map(|kernel| row(GOOD, kernel, self.on_good(), 1));
+        std::iter::once(bad).chain(good).collect()
     }
 }
 
@@ -141,7 +146,7 @@ pub fn table(summary: &Summary) -> String {
         let good = rows.iter().find(|row| side(row) == Some((id, GOOD)));
         let of = |row: Option<&Row>| -> (String, String, String) {
             let Some(row) = row else {
-                return Default::default();
+                return ("-".into(), "-".into(), "-".into());
             };
             let result = summary.results.iter().find(|result| result.row == row.key);
             (
@@ -216,7 +221,10 @@ mod tests {
                 bug.check.is_some() != bug.known.is_some(),
                 "{bug:?}: check or known"
             );
-            assert!(bug.bad != bug.good && bug.tries >= 1, "{bug:?}");
+            assert!(
+                bug.good.as_ref() != Some(&bug.bad) && bug.tries >= 1,
+                "{bug:?}"
+            );
         }
         let first = &bugs[0].rows();
         assert_eq!(side(&first[0]), Some((bugs[0].id.as_str(), "bad")));

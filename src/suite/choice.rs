@@ -362,7 +362,7 @@ mod tests {
     fn every_bug_of_the_museum_has_its_scenario() {
         for bug in museum::bugs() {
             Scenario::load(Path::new(&bug.scenario)).unwrap();
-            for kernel in [&bug.bad, &bug.good] {
+            for kernel in bug.kernels() {
                 kernel.parse::<kernel::Spec>().unwrap();
             }
         }

@@ -67,7 +67,7 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
     let mut kernels = Kernels::default();
     let names: Vec<String> = if args.museum {
         bugs.iter()
-            .flat_map(|bug| [bug.bad.clone(), bug.good.clone()])
+            .flat_map(|bug| bug.kernels().cloned().collect::<Vec<_>>())
             .collect()
     } else {
         args.kernel.clone()
@@ -226,7 +226,7 @@ fn list(chosen: &[choice::Chosen], bugs: &[museum::Bug]) -> Result<(), Failure> 
             bug.id,
             bug.on_bad().words(),
             bug.bad,
-            bug.good,
+            bug.good.as_deref().unwrap_or("any that was tried"),
             bug.what
         ));
     }

@@ -130,14 +130,19 @@ fn junit_parser_reads_every_state() {
 
 #[test]
 fn python_junitparser_reads_it() {
-    if !have("python3", &["-c", "import junitparser"]) {
+    // Debian's own knows Debian's packages, where the first one on the path is another.
+    let import = ["-c", "import junitparser"];
+    let Some(python) = ["python3", "/usr/bin/python3"]
+        .into_iter()
+        .find(|python| have(python, &import))
+    else {
         return;
-    }
+    };
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), junit::render(&summary())).unwrap();
     let script = "import sys, junitparser\nx = junitparser.JUnitXml.fromfile(sys.argv[1])\n\
                   x.update_statistics()\nprint(x.tests, x.failures, x.errors, x.skipped)";
-    let (code, text) = run("python3", &["-c", script, file.path().to_str().unwrap()]);
+    let (code, text) = run(python, &["-c", script, file.path().to_str().unwrap()]);
     assert_eq!((code, text.trim()), (Some(0), "14 2 8 2"), "{text}");
 }
 
@@ -171,7 +176,7 @@ fn tap_parser_reads_every_kernel() {
     };
     // Two kernels, both with failures.
     assert_eq!(parse(&text), "2 2 0 2 0", "{text}");
-    // The runs of one kernel are a document of their own, indented: six or seven results, of which one passed and one is skipped.
+    // The runs of one kernel are a document of their own, indented: seven results, of which one passed and one is skipped.
     let mut blocks = text.split("KTAP version 1\n").skip(2).map(|block| {
         block
             .lines()
@@ -180,8 +185,7 @@ fn tap_parser_reads_every_kernel() {
             .join("\n")
     });
     assert_eq!(parse(&blocks.next().unwrap()), "7 7 2 5 0");
-    // The last run of the second kernel was announced and is missing: a parse error, as it has to be.
-    assert_eq!(parse(&blocks.next().unwrap()), "7 6 2 4 1");
+    assert_eq!(parse(&blocks.next().unwrap()), "7 7 2 5 0");
 }
 
 /// The kernel's own parser, out of a kernel's source: `LEGWATCH_KUNIT` names its folder, or a linux-source tree is unpacked in /usr/src.
@@ -220,8 +224,8 @@ fn the_kernels_own_parser_reads_it() {
             .unwrap_or_else(|| panic!("{text}"))
             .to_owned()
     };
-    // Two passed, two skipped; the others failed; the missing one is the only error in the form.
-    assert_eq!(line("counts"), "counts 2 9 0 2 1", "{text}");
+    // Two passed, two skipped; all others failed, the missing one too; and no error in the form.
+    assert_eq!(line("counts"), "counts 2 10 0 2 0", "{text}");
     assert_eq!(line("subtests"), "subtests 7 7", "{text}");
 }
 

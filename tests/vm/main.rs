@@ -3,6 +3,7 @@
 //! By default what every change must pass. `LEGWATCH_FULL=1` adds every kernel, ten thousand writes instead of two, and guests that hang, which take a
 //! minute to be told. Kernels are the pinned ones; what is not in the cache is fetched. The agent is built by `ci/build`.
 
+mod bisect;
 mod boot;
 mod device;
 mod harness;
@@ -13,3 +14,4 @@ mod refused;
 mod scenarios;
 mod serve;
 mod stopped;
+mod suite;
