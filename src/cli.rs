@@ -151,6 +151,9 @@ pub struct TestArgs {
     /// Go on with the campaign in --out: runs that have a result are not made again.
     #[arg(long)]
     pub resume: bool,
+    /// Exit codes for `git bisect run`: 2, 70 and 130 become 255.
+    #[arg(long)]
+    pub bisect: bool,
     /// Only tell which scenarios (or bugs) there are.
     #[arg(long)]
     pub list: bool,

@@ -26,7 +26,8 @@ fn main() -> ExitCode {
             return ExitCode::from(if bisect { failure::bisect(exit) } else { exit });
         }
     };
-    let bisect = matches!(&cli.command, Command::Run(args) if args.bisect);
+    let bisect = matches!(&cli.command, Command::Run(args) if args.bisect)
+        || matches!(&cli.command, Command::Test(args) if args.bisect);
     let exit = command(&cli.command).unwrap_or_else(|failure| {
         eprintln!("legwatch: {failure}");
         failure.exit()

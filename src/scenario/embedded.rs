@@ -55,8 +55,6 @@
     ("spare-recovery", include_str!("../../vm/scenarios/spare-recovery.toml")),
     ("stop-assemble", include_str!("../../vm/scenarios/stop-assemble.toml")),
     ("swap", include_str!("../../vm/scenarios/swap.toml")),
-    ("backlog-refused", include_str!("../../vm/scenarios/backlog-refused.toml")),
-    ("serialize-add", include_str!("../../vm/scenarios/serialize-add.toml")),
     ("nowait-check", include_str!("../../vm/scenarios/nowait-check.toml")),
     ("write-behind", include_str!("../../vm/scenarios/write-behind.toml")),
     ("write-behind-adjacent", include_str!("../../vm/scenarios/write-behind-adjacent.toml")),

@@ -11,7 +11,7 @@ use super::store::{self, Header, Store};
 use crate::cache::Cache;
 use crate::campaign::{Partition, Plan, Summary, junit, ktap, museum, table};
 use crate::cli::{AccelArg, ReportFormat, TestArgs};
-use crate::failure::{EXIT_INTERRUPTED, Failure};
+use crate::failure::{self, EXIT_INTERRUPTED, Failure};
 use crate::qemu::Qemu;
 use crate::run::happening::Interrupts;
 use crate::run::{self, out};
@@ -58,7 +58,12 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
     if let Some(wish) = args.out.as_deref().filter(|_| resumed.is_none()) {
         out::check(wish).map_err(Failure::user)?;
     }
-    let interrupts = Interrupts::catch(EXIT_INTERRUPTED).map_err(Failure::internal)?;
+    let exit = if args.bisect {
+        failure::bisect(EXIT_INTERRUPTED)
+    } else {
+        EXIT_INTERRUPTED
+    };
+    let interrupts = Interrupts::catch(exit).map_err(Failure::internal)?;
     // What every run would stumble over is said once.
     let _qemu = Qemu::find().map_err(Failure::user)?;
     run::find_agent().map_err(Failure::user)?;
