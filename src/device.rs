@@ -17,7 +17,7 @@ use crate::leg::{
 use crate::mark::SERIAL;
 use crate::medium::{Lies, Medium, MediumError, MediumView};
 use crate::sequence::Sequence;
-use crate::vhost_user::{Backend, Listener, ListenerError, Socket, SocketError, config_changed};
+use crate::vhost_user::{Backend, Listener, ListenerError, Socket, SocketError};
 use crate::virtio::Limits;
 
 /// What is read of a file leg at the start when nothing is known of where its data is: so much at its beginning and at its end.
@@ -323,10 +323,7 @@ impl Device {
             .as_ref()
             .and_then(|worker| worker.ask(|reply| Command::Grow(sectors, reply)))
             .ok_or(io::ErrorKind::BrokenPipe)??;
-        let channel = leg.shared.channel();
-        Ok(channel
-            .as_ref()
-            .is_some_and(|channel| config_changed(channel).is_ok()))
+        Ok(leg.shared.tell_config_changed())
     }
 
     /// Requests that have arrived and not ended, over all legs.

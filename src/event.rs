@@ -274,6 +274,21 @@ pub enum Action {
     Dead,
     /// The power of all legs is cut.
     PowerCut,
+    /// The leg's socket is closed.
+    Disconnect {
+        /// Nobody listens for so many milliseconds.
+        ms: u32,
+    },
+    /// QEMU is asked to take the device away from the guest.
+    Unplug {
+        /// So many milliseconds after its removal it is put back; `None`: not in this boot.
+        ms: Option<u32>,
+    },
+    /// The leg is made larger.
+    Resize {
+        /// Its new size in sectors.
+        sectors: u64,
+    },
     /// The rule would have hit, and the budget forbade it.
     Withheld,
 }
@@ -312,6 +327,9 @@ impl Action {
             | Action::ReadOnly
             | Action::Dead
             | Action::PowerCut
+            | Action::Disconnect { .. }
+            | Action::Unplug { .. }
+            | Action::Resize { .. }
             | Action::Withheld => SmallVec::new(),
         }
     }
@@ -337,6 +355,9 @@ impl Action {
             | Action::ReadOnly
             | Action::Dead
             | Action::PowerCut
+            | Action::Disconnect { .. }
+            | Action::Unplug { .. }
+            | Action::Resize { .. }
             | Action::Withheld => false,
         }
     }

@@ -50,15 +50,19 @@ pub enum Check {
     ResyncEq,
     /// A recovered leg holds what the others hold.
     RecEq,
+    /// What was told to be durable is there after a cut.
+    Durable,
     /// A check step of the scenario.
     CheckStep,
+    /// What the scenario expects of the run's end.
+    Expect,
     /// The guest's kernel itself: panic, oops, hang.
     Guest,
 }
 
 impl Check {
     /// All checks that look at legs, in the order of reports.
-    pub const LEGS: [Check; 22] = [
+    pub const LEGS: [Check; 23] = [
         Check::Stamp,
         Check::AckAll,
         Check::AllLegs,
@@ -81,6 +85,7 @@ impl Check {
         Check::FuaTail,
         Check::ResyncEq,
         Check::RecEq,
+        Check::Durable,
     ];
 
     /// The check's name.
@@ -108,7 +113,9 @@ impl Check {
             Check::FuaTail => "fua-tail",
             Check::ResyncEq => "resync-eq",
             Check::RecEq => "rec-eq",
+            Check::Durable => "durable",
             Check::CheckStep => "check-step",
+            Check::Expect => "expect",
             Check::Guest => "guest",
         }
     }
@@ -182,7 +189,10 @@ impl Check {
             Check::RecEq => {
                 "a leg is called recovered when it holds what the others hold (drivers/md/raid1.c:raid1_spare_active)"
             }
-            Check::CheckStep => "the scenario demands it",
+            Check::Durable => {
+                "what is acknowledged under fsync, O_DSYNC or FUA is on every active leg's stable storage (drivers/md/md.c:md_flush_request, drivers/md/raid1.c:raid1_write_request)"
+            }
+            Check::CheckStep | Check::Expect => "the scenario demands it",
             Check::Guest => "the kernel survives the workload",
         }
     }
@@ -216,6 +226,8 @@ pub enum Wrongness {
     Step,
     /// The guest's kernel failed.
     Kernel,
+    /// The scenario expected something else.
+    Unmet,
 }
 
 impl Wrongness {
@@ -234,6 +246,7 @@ impl Wrongness {
             Wrongness::ReadBack => "read back wrong",
             Wrongness::Step => "step failed",
             Wrongness::Kernel => "kernel failed",
+            Wrongness::Unmet => "unmet",
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Everything a verdict depends on is either here or an event, so that a live run and a check of its journal cannot disagree.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::block::LegId;
@@ -34,6 +36,9 @@ pub struct RunHeader {
     /// The rules of the scenario, by their numbers.
     #[serde(default)]
     pub rules: Vec<RuleHead>,
+    /// Whether all versions that a power cut may leave are kept in mind: there may be a cut, and a boot after it.
+    #[serde(default)]
+    pub keeps_versions: bool,
     /// The command line that runs it again; empty if there is none.
     #[serde(default)]
     pub reproduce: String,
@@ -84,7 +89,8 @@ impl From<&Step> for StepHead {
     }
 }
 
-/// What a scenario demands that a run exercises. What is not met makes the run inconclusive, never clean.
+/// What a scenario demands. Of what a run must have exercised, what is not met makes it inconclusive; of what md or the guest must have done (`legs`,
+/// `noticed`, `guest_errors`, `hang`, `facts`), it is a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
@@ -104,6 +110,69 @@ pub struct Expect {
     pub triggered: Vec<String>,
     /// Known deviations that must have been seen, by name (`K2`), on kernels for which `vm/known.toml` lists them as shown.
     pub known: Vec<String>,
+    /// What md must have made of legs by the end of the run, by their names.
+    pub legs: BTreeMap<String, LegState>,
+    /// Rules whose doing md had to notice: nothing of it may be left on a leg that md trusts.
+    pub noticed: Vec<String>,
+    /// Whether requests of the workload must (or must not) have failed.
+    pub guest_errors: Option<bool>,
+    /// Whether a resync or a recovery must (or must not) have come to its end.
+    pub resync: Option<bool>,
+    /// Whether the guest must hang.
+    pub hang: bool,
+    /// What facts that the guest tells must be, by name: see [`demand`].
+    pub facts: BTreeMap<String, String>,
+    /// At least so many sectors read back wrong by the guest.
+    pub min_bad_reads: u64,
+}
+
+/// What md may make of a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LegState {
+    /// In sync, and used.
+    Active,
+    /// Being recovered.
+    Recovering,
+    /// Marked faulty.
+    Faulty,
+    /// Not in the array.
+    Missing,
+    /// Anything but active.
+    Out,
+}
+
+impl LegState {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            LegState::Active => "active",
+            LegState::Recovering => "recovering",
+            LegState::Faulty => "faulty",
+            LegState::Missing => "missing",
+            LegState::Out => "out",
+        }
+    }
+}
+
+/// Whether a value is what is wanted: `0` (the same text), `!=0`, `>0`, `>=1`, `<9`, `<=9` (numbers).
+pub fn demand(wanted: &str, value: &str) -> bool {
+    let wanted = wanted.trim();
+    let number = |text: &str| text.trim().parse::<i64>().ok();
+    let compare = |rest: &str, right: fn(i64, i64) -> bool| matches!((number(value), number(rest)), (Some(is), Some(than)) if right(is, than));
+    if let Some(rest) = wanted.strip_prefix(">=") {
+        compare(rest, |is, than| is >= than)
+    } else if let Some(rest) = wanted.strip_prefix("<=") {
+        compare(rest, |is, than| is <= than)
+    } else if let Some(rest) = wanted.strip_prefix("!=") {
+        rest.trim() != value
+    } else if let Some(rest) = wanted.strip_prefix('>') {
+        compare(rest, |is, than| is > than)
+    } else if let Some(rest) = wanted.strip_prefix('<') {
+        compare(rest, |is, than| is < than)
+    } else {
+        wanted == value
+    }
 }
 
 impl Default for Expect {
@@ -117,6 +186,13 @@ impl Default for Expect {
             min_discards: 0,
             triggered: Vec::new(),
             known: Vec::new(),
+            legs: BTreeMap::new(),
+            noticed: Vec::new(),
+            guest_errors: None,
+            resync: None,
+            hang: false,
+            facts: BTreeMap::new(),
+            min_bad_reads: 0,
         }
     }
 }
@@ -134,6 +210,7 @@ impl RunHeader {
             record: Record::default(),
             expect: Expect::default(),
             rules: Vec::new(),
+            keeps_versions: false,
             reproduce: String::new(),
             options: serde_json::Value::Null,
             provenance: serde_json::Value::Null,

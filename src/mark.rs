@@ -101,6 +101,15 @@ pub enum Mark {
         /// CRC-32 of the sector as read.
         digest: u32,
     },
+    /// What the guest read in a survey of a target, a run of sectors.
+    Survey {
+        /// The target.
+        target: u16,
+        /// The first sector on the target.
+        sector: Sector,
+        /// CRC-32 of each sector as read, at most [`SURVEY_MAX`].
+        digests: Vec<u32>,
+    },
     /// The agent declares a quiet point: synced, idle, md's own work done. The host answers when it sees nothing in flight.
     Quiet {
         /// The quiet point's number, from 1 within the run's boot.
@@ -251,6 +260,9 @@ pub struct Pages {
     pub runs: Vec<PageRun>,
 }
 
+/// Digests in one [`Mark::Survey`] at most: what fits a batch however long the numbers are.
+pub const SURVEY_MAX: usize = 36;
+
 /// Why a sector of the marks area is no batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadBatch {
@@ -358,6 +370,7 @@ pub fn encode_mark(batch: u32, mark: &Mark) -> [u8; SECTOR_BYTES] {
         | Mark::WorkloadEnd { .. }
         | Mark::ReadBackEnd { .. }
         | Mark::BadRead { .. }
+        | Mark::Survey { .. }
         | Mark::Quiet { .. }
         | Mark::Fact { .. }
         | Mark::Finish { .. } => {}
@@ -402,6 +415,7 @@ fn shorten(mark: &mut Mark) {
         | Mark::Pages(_)
         | Mark::StepBegin { .. }
         | Mark::ReadBackEnd { .. }
+        | Mark::Survey { .. }
         | Mark::Finish { .. } => {
             unreachable!("a mark without text fits a batch")
         }
@@ -634,6 +648,17 @@ mod tests {
         assert!(
             matches!(&marks[..], [Mark::StepEnd { step: 3, ok: false, detail }] if detail.starts_with('ä') && detail.len() > 50)
         );
+    }
+
+    #[test]
+    fn the_longest_survey_fits_a_batch() {
+        let mark = Mark::Survey {
+            target: u16::MAX,
+            sector: Sector(u64::MAX),
+            digests: vec![u32::MAX; SURVEY_MAX],
+        };
+        let (_, marks) = decode(&encode_mark(1, &mark)).unwrap();
+        assert_eq!(marks, [mark]);
     }
 
     #[test]

@@ -75,6 +75,17 @@ pub enum StepAction {
         /// The longest to wait for md, in seconds.
         timeout_s: u32,
     },
+    /// Reads sectors of a device past the page cache and tells what they hold, whoever wrote it.
+    Survey {
+        /// The device in the guest.
+        device: String,
+        /// Its number, as in [`WriteLoad::target`].
+        target: u16,
+        /// The first sector.
+        start: u64,
+        /// How many; 0: to the end.
+        count: u64,
+    },
     /// Waits for all background steps.
     Join,
     /// Tells a file's content (the first line, at most 200 bytes) as a fact.

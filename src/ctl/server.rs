@@ -14,6 +14,7 @@ use crate::config::LegConfig;
 use crate::ctl::wire::{Answer, Done, LegStatus, Request, Status};
 use crate::device::Device;
 use crate::event::What;
+use crate::fault;
 use crate::scenario;
 use crate::sequence::{Sequence, Tap};
 use crate::vhost_user::{Socket, SocketError};
@@ -135,6 +136,9 @@ impl Serving {
                 let rules = scenario::rules_unchecked(toml)?;
                 if rules.is_empty() {
                     return Err("no [[fault]] in what was given".into());
+                }
+                if let Some(at) = fault::needs_qemu(&rules) {
+                    return Err(fault::no_qemu(&rules[at]));
                 }
                 added = faults.add(rules, &self.legs)?;
                 format!("added {}", added.join(", "))

@@ -24,6 +24,7 @@ impl Known {
         dice.next_u64();
         let own = seen.ranges.to_vec();
         let early = self.rule.stage == Some(Stage::BeforeFetch);
+        let middle = self.rule.stage == Some(Stage::BeforeStore);
         let action = match &self.rule.action {
             Do::Fail(answer) => {
                 let status = status(*answer);
@@ -34,12 +35,14 @@ impl Known {
             Do::NeverAnswer => {
                 decision.wait = Wait::Forever;
                 decision.late_fetch |= early;
+                decision.late_store |= middle;
                 Action::NeverAnswer
             }
             Do::Delay(delay) => {
                 let ms = how_long(delay, &mut dice);
                 decision.delay += Duration::from_millis(u64::from(ms));
                 decision.late_fetch |= early;
+                decision.late_store |= middle;
                 Action::Delay { ms }
             }
             Do::Hold(hold) => {
@@ -50,6 +53,7 @@ impl Known {
                 };
                 decision.wait_most = hold.at_most_ms.map(|ms| Duration::from_millis(ms.into()));
                 decision.late_fetch |= early;
+                decision.late_store |= middle;
                 Action::Hold
             }
             Do::Reorder(reorder) => {
@@ -143,6 +147,20 @@ impl Known {
                 decision.cut = true;
                 decision.wait = Wait::Forever;
                 Action::PowerCut
+            }
+            Do::Disconnect(disconnect) => {
+                decision.disconnect = Some(Duration::from_millis(disconnect.ms.into()));
+                decision.wait = Wait::Forever;
+                Action::Disconnect { ms: disconnect.ms }
+            }
+            Do::Unplug(unplug) => Action::Unplug {
+                ms: unplug.back.then_some(unplug.ms),
+            },
+            Do::Resize(resize) => {
+                decision.resize = Some(resize.sectors);
+                Action::Resize {
+                    sectors: resize.sectors,
+                }
             }
         };
         decision.hit(seen, number, action);

@@ -70,7 +70,12 @@ fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(),
     if let Some(stage) = rule.stage {
         let fits = match rule.action {
             Do::Fail(_) => true,
-            Do::Delay(_) | Do::Hold(_) | Do::NeverAnswer => stage != Stage::BeforeStore,
+            Do::Delay(_) | Do::Hold(_) | Do::NeverAnswer => {
+                if stage == Stage::BeforeStore && !rule.operations().contains(&super::Op::Write) {
+                    return Err("stage before-store is about writes; this rule matches none".into());
+                }
+                true
+            }
             Do::Reorder(_)
             | Do::Lose
             | Do::Tear(_)
@@ -84,7 +89,10 @@ fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(),
             | Do::ReadOnly
             | Do::BadSectors
             | Do::Dead
-            | Do::PowerCut => false,
+            | Do::PowerCut
+            | Do::Disconnect(_)
+            | Do::Unplug(_)
+            | Do::Resize(_) => false,
         };
         if !fits {
             return Err(format!(
@@ -130,7 +138,34 @@ fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(),
             return Err("a twin needs a second leg".into());
         }
     }
+    if let Some(beside) = &rule.beside {
+        leg(&beside.leg)?;
+        if beside.in_flight == 0 {
+            return Err("beside.in_flight = 0 is no condition; leave it out".into());
+        }
+        if !rule.legs.is_empty() && rule.legs.iter().all(|name| *name == beside.leg) {
+            return Err(format!(
+                "beside.leg `{}` is the rule's own leg; say depth instead",
+                beside.leg
+            ));
+        }
+    }
     action(rule, rules, &targets, &leg)
+}
+
+/// The first rule that asks for something that only QEMU's owner can do, by its place.
+pub fn needs_qemu(rules: &[Rule]) -> Option<usize> {
+    rules
+        .iter()
+        .position(|rule| matches!(rule.action, Do::Unplug(_)))
+}
+
+/// Why such a rule is refused where legwatch does not own QEMU.
+pub fn no_qemu(rule: &Rule) -> String {
+    format!(
+        "fault `{}`: unplug is for scenarios of `legwatch run`, which owns QEMU; use disconnect or dead here",
+        rule.name
+    )
 }
 
 /// `name` is another rule that leads here without a circle.
@@ -280,6 +315,30 @@ fn action<'a>(
         Do::FlushLie if targets.iter().all(|leg| !leg.write_cache) => {
             return Err("the leg has no write cache, so it gets no flushes to lie about".into());
         }
+        Do::Resize(resize) => {
+            for leg in targets {
+                let block = u64::from(leg.block_size / 512);
+                if !resize.sectors.is_multiple_of(block) {
+                    return Err(format!(
+                        "resize to {} sectors: leg {} has blocks of {block}",
+                        resize.sectors, leg.name
+                    ));
+                }
+            }
+            let size = |leg: &&LegConfig| match leg.medium {
+                MediumConfig::Mem { bytes } => Some(bytes / 512),
+                MediumConfig::File { .. } => None,
+            };
+            if targets
+                .iter()
+                .all(|leg| size(leg).is_some_and(|size| resize.sectors <= size))
+            {
+                return Err(format!(
+                    "resize to {} sectors: every leg has as many already, and none can shrink",
+                    resize.sectors
+                ));
+            }
+        }
         Do::Fail(_)
         | Do::NeverAnswer
         | Do::Reorder(_)
@@ -292,7 +351,9 @@ fn action<'a>(
         | Do::ReadOnly
         | Do::BadSectors
         | Do::Dead
-        | Do::PowerCut => {}
+        | Do::PowerCut
+        | Do::Disconnect(_)
+        | Do::Unplug(_) => {}
     }
     Ok(())
 }

@@ -33,6 +33,8 @@ pub trait Around {
     fn fire(&self, rule: u16);
     /// The leg's sectors that the array's data is in, if known.
     fn data_area(&self, leg: LegId) -> Option<SectorRange>;
+    /// Requests in flight on a leg.
+    fn in_flight(&self, leg: LegId) -> u64;
     /// How far another leg is with the twin of a request that is about `range` of `leg`.
     fn twin(&self, leg: LegId, range: SectorRange, other: LegId) -> Option<TwinIs>;
     /// Whether the budget allows damage to these sectors; if so, it counts as done.
@@ -62,6 +64,9 @@ impl Around for Nothing {
     fn fire(&self, _rule: u16) {}
     fn data_area(&self, _leg: LegId) -> Option<SectorRange> {
         None
+    }
+    fn in_flight(&self, _leg: LegId) -> u64 {
+        0
     }
     fn twin(&self, _leg: LegId, _range: SectorRange, _other: LegId) -> Option<TwinIs> {
         None
@@ -106,6 +111,7 @@ pub(super) struct Known {
     pub(super) rule: Rule,
     after: Option<(u16, u64)>,
     twin: Option<(LegId, TwinIs)>,
+    beside: Option<(LegId, u64)>,
     pub(super) until_rule: Option<u16>,
     pub(super) to_leg: Option<LegId>,
     matched: u64,
@@ -156,6 +162,8 @@ pub struct Decision {
     pub wait_most: Option<Duration>,
     /// Whether a write's payload is fetched just before completion.
     pub late_fetch: bool,
+    /// Whether it is fetched at its arrival and stored just before completion.
+    pub late_store: bool,
     /// Whether the second half is.
     pub split_fetch: bool,
     /// The error that it is answered with, and when it comes.
@@ -176,6 +184,10 @@ pub struct Decision {
     pub stall: Option<(Duration, bool)>,
     /// Whether the power is cut.
     pub cut: bool,
+    /// The leg's socket is closed, and nobody listens for so long.
+    pub disconnect: Option<Duration>,
+    /// The leg's new size in sectors.
+    pub resize: Option<u64>,
     /// The rule whose lie it is when sectors are lost.
     pub lost_by: u16,
     /// Which rules did that, to be recorded.
@@ -231,6 +243,10 @@ impl LegRules {
                 .twin
                 .as_ref()
                 .and_then(|twin| Some((leg(&twin.leg)?, twin.is))),
+            beside: rule
+                .beside
+                .as_ref()
+                .and_then(|beside| Some((leg(&beside.leg)?, beside.in_flight))),
             until_rule,
             to_leg,
             rule: rule.clone(),
@@ -281,6 +297,7 @@ impl LegRules {
     pub fn decide(&mut self, seen: &Seen<'_>, around: &dyn Around) -> Decision {
         let mut decision = Decision::default();
         self.own(seen, &mut decision);
+        self.end_lasting(seen, around);
         if let Some(rule) = self.dead.or(self
             .read_only
             .filter(|_| seen.operation.modifies() && !seen.ranges.is_empty()))
@@ -322,6 +339,16 @@ impl LegRules {
             }
         }
         decision
+    }
+
+    /// What a rule made last ends where the rule's own boots, numbers, times and marks do.
+    fn end_lasting(&mut self, seen: &Seen<'_>, around: &dyn Around) {
+        for lasting in [&mut self.dead, &mut self.read_only] {
+            let rule = lasting.and_then(|number| self.rules.iter().find(|k| k.number == number));
+            if rule.is_some_and(|known| !known.in_time(seen.request.number, around)) {
+                *lasting = None;
+            }
+        }
     }
 
     /// What the leg's own configuration does.
@@ -390,14 +417,33 @@ impl Known {
         })
     }
 
+    /// Whether the rule's boots, numbers, times and marks are now.
+    fn in_time(&self, number: u64, around: &dyn Around) -> bool {
+        let rule = &self.rule;
+        if rule.from_request.is_some_and(|from| number < from)
+            || rule.to_request.is_some_and(|to| number > to)
+            || !(rule.boots.is_empty() || rule.boots.contains(&around.boot()))
+        {
+            return false;
+        }
+        if rule.from_ms.is_some() || rule.to_ms.is_some() {
+            let now = around.elapsed_ms();
+            if rule.from_ms.is_some_and(|from| now < from) || rule.to_ms.is_some_and(|to| now > to)
+            {
+                return false;
+            }
+        }
+        rule.from_mark.as_ref().is_none_or(|m| around.marked(m))
+            && rule.to_mark.as_ref().is_none_or(|m| !around.marked(m))
+            && rule.during.as_ref().is_none_or(|step| around.runs(step))
+    }
+
     fn matches(&self, seen: &Seen<'_>, op: Op, around: &dyn Around) -> bool {
         let rule = &self.rule;
-        let number = seen.request.number;
         if !rule.operations().contains(&op)
             || (op != Op::Flush && seen.ranges.is_empty())
-            || rule.from_request.is_some_and(|from| number < from)
-            || rule.to_request.is_some_and(|to| number > to)
             || rule.depth.is_some_and(|depth| seen.in_flight < depth)
+            || !self.in_time(seen.request.number, around)
         {
             return false;
         }
@@ -415,22 +461,12 @@ impl Known {
                 return false;
             }
         }
-        if !rule.boots.is_empty() && !rule.boots.contains(&around.boot()) {
-            return false;
-        }
-        if rule.from_ms.is_some() || rule.to_ms.is_some() {
-            let now = around.elapsed_ms();
-            if rule.from_ms.is_some_and(|from| now < from) || rule.to_ms.is_some_and(|to| now > to)
-            {
-                return false;
-            }
-        }
-        if rule.from_mark.as_ref().is_some_and(|m| !around.marked(m))
-            || rule.to_mark.as_ref().is_some_and(|m| around.marked(m))
-            || rule.during.as_ref().is_some_and(|step| !around.runs(step))
-            || self
-                .after
-                .is_some_and(|(rule, times)| around.fired(rule) < times)
+        if self
+            .after
+            .is_some_and(|(rule, times)| around.fired(rule) < times)
+            || self.beside.is_some_and(|(leg, least)| {
+                leg == seen.request.leg || around.in_flight(leg) < least
+            })
         {
             return false;
         }

@@ -10,8 +10,8 @@
 //! | `damage` | what a corruption does to bytes |
 //!
 //! What a rule decides by chance depends on the run's seed, the leg, the rule's name and the request's number on its leg, and on nothing else:
-//! adding a rule does not shift another's choices. Counting matches (`nth`, `every`, `at_most`) goes by leg as well. Only `after`, `twin`, `during`,
-//! marks and times look beyond the leg; they depend on the order in which things happened, which the journal has.
+//! adding a rule does not shift another's choices. Counting matches (`nth`, `every`, `at_most`) goes by leg as well. Only `after`, `twin`, `beside`,
+//! `during`, marks and times look beyond the leg; they depend on the order in which things happened, which the journal has.
 
 mod act;
 mod chance;
@@ -21,15 +21,15 @@ mod decide;
 mod rule;
 
 pub use chance::chance;
-pub use check::{check, name_all};
+pub use check::{check, name_all, needs_qemu, no_qemu};
 pub use damage::damage;
 pub use decide::{
     Around, Chance, Decision, LEG_DELAY, LEG_LATE_FETCH, LEG_WRITE_DELAY, LegRules, Nothing, Seen,
     Store, Wait,
 };
 pub use rule::{
-    After, Answer, Corrupt, Delay, Do, Hold, Misdirect, Op, Part, Reorder, Rule, Span, SplitFetch,
-    Stage, Stale, Stall, Stuck, Tear, Twin, TwinIs,
+    After, Answer, Beside, Corrupt, Delay, Disconnect, Do, Hold, Misdirect, Op, Part, Reorder,
+    Resize, Rule, Span, SplitFetch, Stage, Stale, Stall, Stuck, Tear, Twin, TwinIs, Unplug,
 };
 
 #[cfg(test)]

@@ -70,6 +70,9 @@ pub struct Rule {
     /// Only where another leg has done something with the twin of this request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub twin: Option<Twin>,
+    /// Only while another leg has requests in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Beside>,
     /// At which point of the request's way a failure or a wait happens; default: before its payload is fetched (fail), before its answer (waits).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
@@ -182,6 +185,17 @@ pub enum TwinIs {
     Absent,
 }
 
+/// What goes on on another leg, whatever sectors it is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beside {
+    /// The other leg.
+    pub leg: String,
+    /// At least so many requests are in flight there.
+    #[serde(default = "once")]
+    pub in_flight: u64,
+}
+
 /// What a rule does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -222,6 +236,12 @@ pub enum Do {
     Dead,
     /// Cut the power of all legs: nothing is answered any more, and volatile caches lose what was not flushed.
     PowerCut,
+    /// Close the leg's socket, and listen again after a while: a frontend has to connect again.
+    Disconnect(Disconnect),
+    /// Have QEMU take the device away from the guest, and put it back after a while (`legwatch run` alone).
+    Unplug(Unplug),
+    /// Make the leg larger, and tell its frontend.
+    Resize(Resize),
 }
 
 /// An error for an answer.
@@ -390,6 +410,47 @@ pub struct Stall {
     pub queue: bool,
 }
 
+/// How long nobody listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disconnect {
+    /// Milliseconds.
+    #[serde(default = "a_moment")]
+    pub ms: u32,
+}
+
+fn a_moment() -> u32 {
+    200
+}
+
+/// How long the device is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unplug {
+    /// Milliseconds from its removal to its return.
+    #[serde(default = "a_second")]
+    pub ms: u32,
+    /// Whether it comes back in this boot.
+    #[serde(default = "yes")]
+    pub back: bool,
+}
+
+fn a_second() -> u32 {
+    1000
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// How large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resize {
+    /// The leg's new size in sectors.
+    pub sectors: u64,
+}
+
 impl Do {
     /// The action's name.
     pub fn name(&self) -> &'static str {
@@ -412,6 +473,9 @@ impl Do {
             Do::BadSectors => "bad-sectors",
             Do::Dead => "dead",
             Do::PowerCut => "power-cut",
+            Do::Disconnect(_) => "disconnect",
+            Do::Unplug(_) => "unplug",
+            Do::Resize(_) => "resize",
         }
     }
 
@@ -431,7 +495,10 @@ impl Do {
             | Do::Stall(_)
             | Do::ReadOnly
             | Do::Dead
-            | Do::PowerCut => &[Op::Read, Op::Write, Op::Flush, Op::Discard, Op::WriteZeroes],
+            | Do::PowerCut
+            | Do::Disconnect(_)
+            | Do::Unplug(_)
+            | Do::Resize(_) => &[Op::Read, Op::Write, Op::Flush, Op::Discard, Op::WriteZeroes],
         }
     }
 }
@@ -457,6 +524,7 @@ impl Rule {
             | Do::Stale(_)
             | Do::ReadOnly
             | Do::BadSectors
+            | Do::Unplug(_)
             | Do::Dead => true,
             Do::NeverAnswer
             | Do::Delay(_)
@@ -466,7 +534,9 @@ impl Rule {
             | Do::SplitFetch(_)
             | Do::FlushLie
             | Do::Stall(_)
-            | Do::PowerCut => false,
+            | Do::PowerCut
+            | Do::Disconnect(_)
+            | Do::Resize(_) => false,
         }
     }
 }

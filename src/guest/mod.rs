@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | `init` | pid 1: mounts, modules, reaping, the end |
 //! | `disks`, `control` | the disks by serial; the control leg: plan and marks |
-//! | `steps`, `shell`, `workload`, `readback`, `quiet`, `facts` | the plan's steps |
+//! | `steps`, `shell`, `workload`, `readback`, `survey`, `quiet`, `facts` | the plan's steps |
 //! | `writer`, `generator`, `buffers`, `engine`, `gate` | stamped writes |
 //! | `model`, `target` | what a read must return |
 //! | `md` | what /sys tells of arrays |
@@ -32,6 +32,7 @@ mod quiet;
 mod readback;
 mod shell;
 mod steps;
+mod survey;
 mod sys;
 mod target;
 #[cfg(test)]

@@ -11,7 +11,9 @@ use super::disks::Disks;
 use super::facts::{self, Facts};
 use super::gate::Gate;
 use super::sys::SharedNumber;
-use super::{Error, Shared, console, context, md, quiet, readback, shell, target, workload};
+use super::{
+    Error, Shared, console, context, md, quiet, readback, shell, survey, target, workload,
+};
 use crate::clock;
 use crate::mark::{Hello, Mark};
 use crate::plan::{Plan, Step, StepAction, StepKind};
@@ -259,6 +261,12 @@ fn act(
                 (_, None) => Err(Error::new(counts)),
             }
         }
+        StepAction::Survey {
+            device,
+            target,
+            start,
+            count,
+        } => survey::run(marker, device, *target, *start, *count),
         StepAction::Quiet { timeout_s } => {
             let timeout = Duration::from_secs(u64::from(*timeout_s));
             let pending = shared.gate.quiet(|| {

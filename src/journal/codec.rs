@@ -398,6 +398,7 @@ impl<'a> Bytes<'a> {
                 | Mark::WorkloadEnd { .. }
                 | Mark::ReadBackEnd { .. }
                 | Mark::BadRead { .. }
+                | Mark::Survey { .. }
                 | Mark::Quiet { .. }
                 | Mark::Fact { .. }
                 | Mark::Finish { .. }) => What::Mark(mark),

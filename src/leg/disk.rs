@@ -39,7 +39,7 @@ pub struct Disk {
     digest_again: bool,
     data: Option<SectorRange>,
     data_version: u64,
-    held: BinaryHeap<Reverse<Held>>,
+    pub(super) held: BinaryHeap<Reverse<Held>>,
     /// Where a file's payload passes through; sparse, page-aligned, as long as the longest request.
     pub(super) scratch: MemoryMedium,
     /// What rules need; unused without any.
@@ -48,9 +48,9 @@ pub struct Disk {
 
 /// A request that waits for its time.
 #[derive(Debug)]
-struct Held {
-    due: Instant,
-    job: Job,
+pub(super) struct Held {
+    pub(super) due: Instant,
+    pub(super) job: Job,
 }
 
 impl Held {
@@ -313,6 +313,7 @@ impl Disk {
                         ..
                     }
                 );
+                self.forget_faulty(&job);
                 job.pending.abandon();
                 tap.record(What::Abandoned(Abandoned {
                     request: self.id(job.number),
@@ -343,7 +344,9 @@ impl Disk {
             && self.faulty.twins
         {
             let leg = self.shared.id();
-            self.faulty.faults.write_ended(leg, *range, outcome.status);
+            self.faulty
+                .faults
+                .write_ended(leg, *range, Some(outcome.status));
         }
         let no = tap.number();
         tap.push(

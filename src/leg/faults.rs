@@ -249,6 +249,7 @@ impl Faults {
             | Mark::WorkloadEnd { .. }
             | Mark::ReadBackEnd { .. }
             | Mark::BadRead { .. }
+            | Mark::Survey { .. }
             | Mark::Quiet { .. }
             | Mark::Fact { .. }
             | Mark::Finish { .. } => return,
@@ -418,13 +419,15 @@ impl Faults {
         });
     }
 
-    /// A write ended on a leg.
-    pub(super) fn write_ended(&self, leg: LegId, range: SectorRange, status: Status) {
-        if status == Status::Ok {
-            self.count_twin(leg, range, |count| {
+    /// A write ended on a leg. One that failed, or that was abandoned (no status), is as if it had never come: it will come again, or never.
+    pub(super) fn write_ended(&self, leg: LegId, range: SectorRange, status: Option<Status>) {
+        self.count_twin(leg, range, |count| {
+            if status == Some(Status::Ok) {
                 count.acknowledged = count.acknowledged.saturating_add(1);
-            });
-        }
+            } else {
+                count.arrived = count.arrived.saturating_sub(1);
+            }
+        });
     }
 
     fn count_twin(&self, leg: LegId, range: SectorRange, add: impl Fn(&mut Count)) {
@@ -514,6 +517,10 @@ impl Around for Faults {
         } else {
             TwinIs::Absent
         })
+    }
+
+    fn in_flight(&self, leg: LegId) -> u64 {
+        self.part(leg).map_or(0, |part| part.shared.depth())
     }
 
     fn may_damage(&self, leg: LegId, ranges: &[SectorRange]) -> bool {

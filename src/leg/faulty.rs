@@ -1,31 +1,32 @@
 //! A request's way where rules or lies are about. What the medium holds stays what an honest disk would; lies go over it.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::command::Ending;
-use super::disk::{Disk, Job, Outcome, Step};
+use super::disk::{Disk, Held, Job, Outcome, Step};
 use super::faults::Faults;
+use super::parked::Parked;
 use super::shared::count;
 use super::worker::Queue;
 use crate::block::{
     Operation, RequestId, SECTOR_BYTES, Sector, SectorRange, Status, sector_digests, to_usize,
 };
 use crate::clock;
-use crate::event::{Action, Content, Decided, Digests, Fetched, What};
-use crate::fault::{Decision, Seen, Stage, Store, Wait, chance, damage};
-use crate::medium::{Kept, Lie, Lies, Volatile};
+use crate::event::{Action, Content, Decided, Digests, FrontendChange, What};
+use crate::fault::{Decision, Seen, Stage, Wait, chance, damage};
+use crate::medium::{Kept, Lies, Volatile};
 use crate::sequence::Tap;
+use crate::shadow::RangeSet;
 use crate::stamp::SplitMix64;
 
 /// What a leg needs for its rules.
 #[derive(Debug)]
 pub(super) struct Faulty {
     pub(super) faults: Arc<Faults>,
-    lies: Arc<Lies>,
-    kept: Kept,
-    volatile: Option<Volatile>,
+    pub(super) lies: Arc<Lies>,
+    pub(super) kept: Kept,
+    pub(super) volatile: Option<Volatile>,
     /// The version of the rules that this leg follows.
     version: u64,
     /// The version at which nothing was to be done; 0: none.
@@ -34,31 +35,25 @@ pub(super) struct Faulty {
     cuts: u64,
     /// Whether twins are counted.
     pub(super) twins: bool,
-    parked: Vec<Parked>,
+    pub(super) parked: Vec<Parked>,
     /// What had happened when the parked requests were last looked at.
-    happened: u64,
+    pub(super) happened: u64,
     stalled: Vec<(Option<u16>, Instant)>,
-    born: Instant,
+    pub(super) born: Instant,
+    /// A rule has closed the leg's socket, and no queue was started since.
+    away: bool,
+    /// Writes that were fetched and not stored yet, and what was stored since by requests that were fetched later.
+    pub(super) unstored: Vec<(u64, RangeSet)>,
 }
 
 /// What rules do to a request that is on its way.
 #[derive(Debug, Default)]
 pub(super) struct Fate {
-    decision: Decision,
+    pub(super) decision: Decision,
     /// The first half of a split fetch.
-    half: Vec<u8>,
-}
-
-/// A request that waits for something else than a time.
-#[derive(Debug)]
-struct Parked {
-    wait: Wait,
-    due: Option<Instant>,
-    /// Requests that had ended when it arrived.
-    ended: u64,
-    /// Releases by hand that there had been.
-    released: u64,
-    job: Job,
+    pub(super) half: Vec<u8>,
+    /// What was fetched and is to be stored later.
+    pub(super) fetched: Option<(Vec<u8>, Digests)>,
 }
 
 impl Faulty {
@@ -77,11 +72,13 @@ impl Faulty {
             happened: 0,
             stalled: Vec::new(),
             born: clock::now(),
+            away: false,
+            unstored: Vec::new(),
         }
     }
 }
 
-fn bytes_of(range: SectorRange) -> usize {
+pub(super) fn bytes_of(range: SectorRange) -> usize {
     to_usize(range.count()).saturating_mul(SECTOR_BYTES)
 }
 
@@ -100,6 +97,8 @@ impl Disk {
             && self.faulty.volatile.is_none()
             && self.faulty.stalled.is_empty()
             && !self.faulty.twins
+            && !self.faulty.away
+            && self.faulty.unstored.is_empty()
             && !self.faulty.faults.is_cut();
         self.faulty.plain_at = if plain { version } else { 0 };
         plain
@@ -172,9 +171,78 @@ impl Disk {
         }
     }
 
-    /// Whether the power is off.
+    /// Whether nothing is answered: the power is off, or a rule has closed the socket.
     pub(super) fn is_dark(&self) -> bool {
-        self.faulty.faults.is_cut()
+        self.faulty.faults.is_cut() || self.faulty.away
+    }
+
+    /// A frontend is there again.
+    pub(super) fn is_back(&mut self) {
+        self.faulty.away = false;
+    }
+
+    /// Until when nothing of a queue is served, if a stall goes on.
+    pub(super) fn stalled_until(&self, queue: u16, now: Instant) -> Option<Instant> {
+        let of = |which: Option<u16>| which.is_none_or(|which| which == queue);
+        let stalls = self.faulty.stalled.iter().filter(|(which, _)| of(*which));
+        stalls
+            .map(|(_, until)| *until)
+            .max()
+            .filter(|until| *until > now)
+    }
+
+    /// A request is abandoned.
+    pub(super) fn forget_faulty(&mut self, job: &Job) {
+        self.faulty
+            .unstored
+            .retain(|(number, _)| *number != job.number);
+        if job.operation == Operation::Write
+            && self.faulty.twins
+            && let Some(range) = job.ranges.first()
+        {
+            self.faulty.faults.write_ended(self.leg(), *range, None);
+        }
+    }
+
+    /// What lasts longer than the request that begins it.
+    fn begin_lasting(&mut self, decision: &Decision, queue: u16, now: Instant, tap: &mut Tap) {
+        if decision.cut {
+            self.faulty.faults.cut();
+        }
+        if let Some(away) = decision.disconnect {
+            self.faulty.away = true;
+            self.shared.hang_up(away);
+        }
+        if let Some(sectors) = decision.resize {
+            match self.grow(sectors) {
+                Ok(()) => {
+                    // Who has no channel sees the size when he connects again.
+                    let _told = self.shared.tell_config_changed();
+                }
+                Err(error) => {
+                    let text = format!("a rule can't make it {sectors} sectors large: {error}");
+                    let change = FrontendChange::Trouble(text);
+                    let leg = self.leg();
+                    tap.record(What::Frontend { leg, change });
+                }
+            }
+        }
+        if let Some((long, queue_only)) = decision.stall {
+            let until = now.checked_add(long).unwrap_or(now);
+            let which = queue_only.then_some(queue);
+            self.faulty.stalled.push((which, until));
+            // What was held already waits too.
+            let held = std::mem::take(&mut self.held);
+            self.held = held
+                .into_iter()
+                .map(|Reverse(Held { due, job })| {
+                    let stalled = which.is_none_or(|which| which == job.queue);
+                    let due = if stalled { due.max(until) } else { due };
+                    Reverse(Held { due, job })
+                })
+                .collect();
+        }
+        self.faulty.stalled.retain(|(_, until)| *until > now);
     }
 
     /// A request has arrived where rules or lies are about.
@@ -201,26 +269,16 @@ impl Disk {
         for decided in std::mem::take(&mut decision.decided) {
             tap.record(What::Decided(decided));
         }
-        if decision.cut {
-            self.faulty.faults.cut();
-        }
+        let now = clock::now();
+        self.begin_lasting(&decision, queue.index, now, tap);
         if self.is_dark() {
             // Nothing is fetched any more, and nothing answered.
             decision.wait = Wait::Forever;
             decision.late_fetch = true;
         }
-        let now = clock::now();
         let mut due = now.checked_add(decision.delay).unwrap_or(now);
-        if let Some((long, queue_only)) = decision.stall {
-            let until = now.checked_add(long).unwrap_or(now);
-            let which = queue_only.then_some(queue.index);
-            self.faulty.stalled.push((which, until));
-        }
-        self.faulty.stalled.retain(|(_, until)| *until > now);
-        for (which, until) in &self.faulty.stalled {
-            if which.is_none_or(|which| which == queue.index) {
-                due = due.max(*until);
-            }
+        if let Some(until) = self.stalled_until(queue.index, now) {
+            due = due.max(until);
         }
         if let Some((status, Stage::BeforeFetch)) = decision.fail
             && !refused
@@ -232,11 +290,14 @@ impl Disk {
         let late = decision.late_fetch || decision.split_fetch;
         let mut fate = Fate {
             decision,
-            half: Vec::new(),
+            ..Fate::default()
         };
         if job.operation == Operation::Write && matches!(job.step, Step::Todo) {
-            if !late {
-                let (status, digests) = self.store_faulty(&job, &fate, tap);
+            if !late && fate.decision.late_store {
+                fate.fetched = Some(self.fetch(&job, &fate, tap));
+                self.faulty.unstored.push((job.number, RangeSet::default()));
+            } else if !late {
+                let (status, digests) = self.store_faulty(&job, &mut fate, tap);
                 job.step = Step::Stored { digests, status };
             } else if fate.decision.split_fetch
                 && let Some(range) = job.ranges.first()
@@ -273,97 +334,26 @@ impl Disk {
         }
     }
 
-    /// When parked requests must be looked at: at once if something happened, else at their own latest time.
-    pub(super) fn next_parked(&self) -> Option<Instant> {
-        let faulty = &self.faulty;
-        if faulty.parked.is_empty() {
-            return None;
-        }
-        let ended = self.shared.ended();
-        let behind = faulty.parked.iter().any(|parked| match parked.wait {
-            Wait::Behind(count) => ended.saturating_sub(parked.ended) >= count,
-            Wait::Not | Wait::Forever | Wait::Release { .. } => false,
-        });
-        if behind || faulty.happened != faulty.faults.happened() {
-            return Some(faulty.born);
-        }
-        faulty.parked.iter().filter_map(|parked| parked.due).min()
-    }
-
-    fn is_released(&self, parked: &Parked, now: Instant) -> bool {
-        use crate::fault::Around;
-        if parked.due.is_some_and(|due| due <= now) {
-            return true;
-        }
-        let faults = &self.faulty.faults;
-        match &parked.wait {
-            Wait::Not => true,
-            Wait::Forever => false,
-            Wait::Release { mark, rule, by } => {
-                mark.as_ref().is_some_and(|mark| faults.marked(mark))
-                    || rule.is_some_and(|(rule, before)| faults.fired(rule) > before)
-                    || faults.releases(*by) > parked.released
-            }
-            Wait::Behind(count) => self.shared.ended().saturating_sub(parked.ended) >= *count,
-        }
-    }
-
-    /// Ends the parked requests that are released.
-    pub(super) fn end_parked(&mut self, now: Instant, queues: &mut [Queue], tap: &mut Tap) {
-        if self.faulty.parked.is_empty() {
-            return;
-        }
-        self.faulty.happened = self.faulty.faults.happened();
-        let mut at = 0usize;
-        while let Some(parked) = self.faulty.parked.get(at) {
-            if self.is_released(parked, now) {
-                let parked = self.faulty.parked.remove(at);
-                self.end_held(parked.job, queues, Ending::Complete, tap);
-            } else {
-                at = at.saturating_add(1);
-            }
-        }
-    }
-
-    /// Ends what is parked for a queue that is being stopped. What is never to be answered is abandoned.
-    pub(super) fn end_parked_of(
-        &mut self,
-        queue: Option<u16>,
-        queues: &mut [Queue],
-        ending: Ending,
-        tap: &mut Tap,
-    ) {
-        let (ours, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.faulty.parked)
-            .into_iter()
-            .partition(|parked| queue.is_none_or(|queue| parked.job.queue == queue));
-        self.faulty.parked = rest;
-        for parked in ours {
-            let ending = if parked.wait == Wait::Forever {
-                Ending::Abandon
-            } else {
-                ending
-            };
-            self.end_held(parked.job, queues, ending, tap);
-        }
-    }
-
     /// Everything that is left to do before the answer, as rules have it.
-    pub(super) fn work_faulty(&mut self, job: &mut Job, fate: Fate, tap: &mut Tap) -> Outcome {
+    pub(super) fn work_faulty(&mut self, job: &mut Job, mut fate: Fate, tap: &mut Tap) -> Outcome {
         let todo = matches!(job.step, Step::Todo);
+        let not_done = matches!(fate.decision.fail, Some((_, Stage::BeforeStore)));
         let outcome = match job.operation {
             Operation::Read if todo && fate.decision.fail.is_none() => {
                 return self.read_faulty(job, &fate.decision, tap);
             }
             Operation::Read if todo => Outcome::plain(Status::Ok),
             Operation::Write if todo => {
-                let (status, digests) = self.store_faulty(job, &fate, tap);
+                let (status, digests) = self.store_faulty(job, &mut fate, tap);
                 Outcome {
                     status,
                     content: self.content_now(job, &digests, status),
                     written: 0,
                 }
             }
-            Operation::Flush if todo && fate.decision.flush_lie => Outcome::plain(Status::Ok),
+            Operation::Flush if todo && (fate.decision.flush_lie || not_done) => {
+                Outcome::plain(Status::Ok)
+            }
             Operation::Flush if todo => {
                 let outcome = self.work_honest(job, tap);
                 if outcome.status == Status::Ok
@@ -372,6 +362,11 @@ impl Disk {
                     volatile.flushed();
                 }
                 outcome
+            }
+            Operation::Discard | Operation::WriteZeroes | Operation::WriteZeroesUnmap
+                if todo && not_done =>
+            {
+                Outcome::plain(Status::Ok)
             }
             Operation::Discard | Operation::WriteZeroes | Operation::WriteZeroesUnmap if todo => {
                 self.zero_faulty(job, &fate.decision, tap)
@@ -389,167 +384,6 @@ impl Disk {
             Some((status, _)) if outcome.status == Status::Ok => Outcome::plain(status),
             Some(_) | None => outcome,
         }
-    }
-
-    /// What the leg returns for a range.
-    fn returned(&self, range: SectorRange) -> std::io::Result<Vec<u8>> {
-        let mut bytes = vec![0; bytes_of(range)];
-        self.medium.read(range, &mut bytes)?;
-        self.faulty.lies.with(|lies| lies.apply(range, &mut bytes));
-        Ok(bytes)
-    }
-
-    /// Honest content is about to change: keeps what caches, stale reads and lost writes may need. Returns the lies that lay over it.
-    fn overwrite(&mut self, range: SectorRange) -> std::io::Result<(Vec<u8>, BTreeMap<u64, Lie>)> {
-        let mut old = vec![0; bytes_of(range)];
-        self.medium.read(range, &mut old)?;
-        if let Some(volatile) = &mut self.faulty.volatile
-            && !self.shared.write_through()
-        {
-            volatile.overwritten(range, &old);
-        }
-        let lies = self.faulty.lies.with(|lies| {
-            lies.apply(range, &mut old);
-            lies.take(range)
-        });
-        self.faulty.kept.overwritten(range, &old);
-        Ok((old, lies))
-    }
-
-    /// Makes a sector stay what it was, over what the medium holds now.
-    fn stay(&self, range: SectorRange, old: &[u8], lies: &BTreeMap<u64, Lie>, rule: u16) {
-        self.faulty.lies.with(|overlay| {
-            for (sector, block) in range.sectors().zip(old.as_chunks::<SECTOR_BYTES>().0) {
-                let unreadable = lies.get(&sector.0).is_some_and(|lie| lie.bytes.is_none());
-                let bytes = (!unreadable).then(|| Box::new(*block));
-                overlay.put(sector, rule, bytes);
-            }
-        });
-    }
-
-    /// Fetches a write's payload and stores what rules let through.
-    fn store_faulty(&mut self, job: &Job, fate: &Fate, tap: &mut Tap) -> (Status, Digests) {
-        let Some(range) = job.ranges.first().copied() else {
-            return (Status::IoErr, Digests::new());
-        };
-        let decision = &fate.decision;
-        let keep = self.keeps_payload(range);
-        let no = tap.number();
-        let mut new = vec![0; bytes_of(range)];
-        job.pending.data().copy_to(&mut new);
-        if let Some(first) = new.get_mut(..fate.half.len()) {
-            first.copy_from_slice(&fate.half);
-        }
-        let digests: Digests = sector_digests(&new).collect();
-        tap.push(
-            no,
-            What::Fetched(Fetched {
-                request: self.id(job.number),
-                digests: digests.clone(),
-                payload: keep.then(|| new.clone()),
-            }),
-        );
-        count(&self.shared.counts().bytes_written, new.len() as u64);
-        if let Some((_, Stage::BeforeStore)) = decision.fail {
-            return (Status::Ok, digests);
-        }
-        let stored = self.put(range, &new, decision);
-        let settled = stored.and_then(|()| self.settle());
-        (self.answer(settled, job.number, tap), digests)
-    }
-
-    fn put(&mut self, range: SectorRange, new: &[u8], decision: &Decision) -> std::io::Result<()> {
-        let (old, lies) = self.overwrite(range)?;
-        let failed = decision
-            .fail
-            .is_some_and(|(status, _)| status != Status::Ok);
-        if let (true, Store::Part(kept)) = (failed, &decision.store) {
-            // A torn write that is not acknowledged is no lie: an honest disk may do that.
-            for (at, sector) in range.sectors().enumerate() {
-                let from = at.saturating_mul(SECTOR_BYTES);
-                if kept.get(at) == Some(&true)
-                    && let Some(one) = SectorRange::new(sector, 1)
-                    && let Some(block) = new.get(from..from.saturating_add(SECTOR_BYTES))
-                {
-                    self.medium.write(one, block)?;
-                }
-            }
-            return Ok(());
-        }
-        self.medium.write(range, new)?;
-        if let Some((rule, leg, there)) = decision.misdirect {
-            self.stay(range, &old, &lies, rule);
-            if let Some(part) = self.faulty.faults.part(leg) {
-                let fits = there.end().0 <= part.view.sectors();
-                if fits {
-                    part.lies.with(|lies| lies.put_range(there, rule, new));
-                }
-            }
-        }
-        match &decision.store {
-            Store::Whole => {}
-            Store::Nothing => self.stay(range, &old, &lies, decision.lost_by),
-            Store::Part(kept) => {
-                for (at, sector) in range.sectors().enumerate() {
-                    let from = at.saturating_mul(SECTOR_BYTES);
-                    if kept.get(at) == Some(&false)
-                        && let Some(one) = SectorRange::new(sector, 1)
-                        && let Some(block) = old.get(from..from.saturating_add(SECTOR_BYTES))
-                    {
-                        self.stay(one, block, &lies, decision.lost_by);
-                    }
-                }
-            }
-        }
-        for (rule, corrupt, dice) in &decision.corrupt {
-            let mut bytes = match corrupt.from_sector.and_then(|at| self.elsewhere(at, range)) {
-                Some(from) => self.returned(from)?,
-                None => new.to_vec(),
-            };
-            damage(corrupt, SplitMix64(dice.0), &mut bytes);
-            let rule = *rule;
-            self.faulty
-                .lies
-                .with(|lies| lies.put_range(range, rule, &bytes));
-        }
-        if let Some(rule) = decision.bad {
-            self.faulty.lies.with(|lies| {
-                for sector in range.sectors() {
-                    lies.put(sector, rule, None);
-                }
-            });
-        }
-        if self.faulty.lies.any() {
-            self.faulty.faults.changed();
-        }
-        Ok(())
-    }
-
-    /// As many sectors as `range` has, from `start` on, or up to the leg's end.
-    fn elsewhere(&self, start: u64, range: SectorRange) -> Option<SectorRange> {
-        let last = self.limits.sectors.checked_sub(range.count())?;
-        SectorRange::new(Sector(start.min(last)), range.count())
-    }
-
-    fn zero_faulty(&mut self, job: &Job, decision: &Decision, tap: &mut Tap) -> Outcome {
-        let mut over = Vec::new();
-        for range in &job.ranges {
-            match self.overwrite(*range) {
-                Ok((old, lies)) => over.push((*range, old, lies)),
-                Err(error) => {
-                    return Outcome::plain(self.answer(Err(error), job.number, tap));
-                }
-            }
-        }
-        let unmap = job.operation != Operation::WriteZeroes;
-        let outcome = self.zero(job, unmap, tap);
-        if decision.store == Store::Nothing && outcome.status == Status::Ok {
-            for (range, old, lies) in over {
-                self.stay(range, &old, &lies, decision.lost_by);
-            }
-            self.faulty.faults.changed();
-        }
-        outcome
     }
 
     fn read_faulty(&mut self, job: &Job, decision: &Decision, tap: &mut Tap) -> Outcome {

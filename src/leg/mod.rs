@@ -6,6 +6,8 @@
 //! | `disk` | one request's way, from its avail entry to its used entry |
 //! | `faults` | what the rules of all legs share: hits, marks, twins, budget, power |
 //! | `faulty` | a request's way where rules or lies are about |
+//! | `store` | what rules make of a request that changes a leg |
+//! | `parked` | requests that wait for something else than a time |
 //! | `control` | the control leg: the plan to read, marks to write, quiet points |
 //! | `worker` | the thread that serves queues: polls, spins, sleeps, keeps time |
 //! | `command` | what a connection asks of a worker |
@@ -29,7 +31,9 @@ mod control;
 mod disk;
 mod faults;
 mod faulty;
+mod parked;
 mod shared;
+mod store;
 mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,7 +42,7 @@ pub use command::{Bell, Command, Commander, Ending, QueueStart};
 pub use control::{Control, ControlShared, LIMITS as CONTROL_LIMITS};
 pub use disk::Disk;
 pub use faults::{Faults, LegParts, RuleState};
-pub use shared::{LegShared, LegStats, Rest};
+pub use shared::{LegShared, LegStats, Rest, Teller};
 pub use worker::{Lane, Role, Worker};
 
 /// A lock whose data is valid after every statement: a panic elsewhere does not matter to it.

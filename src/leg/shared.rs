@@ -1,9 +1,11 @@
 //! What others may know of a leg while its worker runs.
 
 use std::collections::BTreeSet;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::command::Bell;
 use super::lock;
@@ -25,9 +27,21 @@ pub struct LegShared {
     write_through: AtomicBool,
     writeback: AtomicBool,
     sectors: AtomicU64,
-    /// Where the frontend is told that the config space has changed.
-    channel: Mutex<Option<UnixStream>>,
+    line: Line,
     counts: Counts,
+}
+
+/// Tells a frontend, over its channel, that the config space has changed.
+pub type Teller = fn(&UnixStream) -> std::io::Result<()>;
+
+/// The leg's connection, as far as others than its own thread need it.
+#[derive(Debug, Default)]
+struct Line {
+    /// Where the frontend is told that the config space has changed.
+    channel: Mutex<Option<(UnixStream, Teller)>>,
+    connection: Mutex<Option<UnixStream>>,
+    /// For how long nobody is to listen once the connection has ended.
+    away: Mutex<Option<Duration>>,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +101,7 @@ impl LegShared {
             write_through: AtomicBool::new(false),
             writeback: AtomicBool::new(true),
             sectors: AtomicU64::new(0),
-            channel: Mutex::default(),
+            line: Line::default(),
             counts: Counts::default(),
         }
     }
@@ -102,13 +116,33 @@ impl LegShared {
     }
 
     /// Sets or forgets the connection's way back to its frontend.
-    pub fn set_channel(&self, channel: Option<UnixStream>) {
-        *lock(&self.channel) = channel;
+    pub fn set_channel(&self, channel: Option<(UnixStream, Teller)>) {
+        *lock(&self.line.channel) = channel;
     }
 
-    /// The connection's way back to its frontend, if it has given us one.
-    pub fn channel(&self) -> MutexGuard<'_, Option<UnixStream>> {
-        lock(&self.channel)
+    /// Tells the frontend that the config space has changed; `false` if there is no way to.
+    pub fn tell_config_changed(&self) -> bool {
+        lock(&self.line.channel)
+            .as_ref()
+            .is_some_and(|(channel, tell)| tell(channel).is_ok())
+    }
+
+    /// A connection begins, or has ended.
+    pub fn set_connection(&self, connection: Option<UnixStream>) {
+        *lock(&self.line.connection) = connection;
+    }
+
+    /// Ends the connection; its thread then lets nobody connect for `away`.
+    pub(super) fn hang_up(&self, away: Duration) {
+        *lock(&self.line.away) = Some(away);
+        if let Some(connection) = &*lock(&self.line.connection) {
+            let _gone_already = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Whether a rule has ended the connection, and for how long nobody is to listen now. Asked once.
+    pub fn take_away(&self) -> Option<Duration> {
+        lock(&self.line.away).take()
     }
 
     /// Which leg.

@@ -519,5 +519,8 @@ impl Lane {
         if let Some(queue) = self.queues.last_mut() {
             queue.ring.kicks_off();
         }
+        if let Role::Disk(disk) = &mut self.role {
+            disk.is_back();
+        }
     }
 }

@@ -36,6 +36,7 @@ pub struct Checker {
     pub(super) book: Book,
     pub(super) wrongs: Wrongs,
     pub(super) injected: Injected,
+    pub(super) durable: super::durable::Durable,
     pub(super) coverage: Coverage,
     pub(super) announced: Announced,
     /// Buffers of immutable writes, and the last event at which the promise about them ended.
@@ -80,9 +81,10 @@ impl Checker {
         }
         Checker {
             world: World::new(header),
-            book: Book::new(header.run),
+            book: Book::new(header.run, header.keeps_versions),
             wrongs: Wrongs::default(),
             injected: Injected::default(),
+            durable: super::durable::Durable::default(),
             coverage,
             announced: Announced::default(),
             immutable: BTreeMap::new(),
@@ -116,6 +118,8 @@ impl Checker {
                 self.coverage.boots = self.coverage.boots.max(*boot);
                 self.guest_gone(no);
                 self.promise_boot();
+                self.durable.boot();
+                self.injected.boot();
                 self.guest.boot(no, *boot);
             }
             What::Frontend { .. } => {}

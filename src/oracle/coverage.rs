@@ -19,9 +19,11 @@ impl Checker {
         self.count_coverage();
         let mut findings = self.findings();
         self.add_bad_reads(&mut findings);
+        self.durable_findings(&mut findings);
         // What the caller knows (a panic, an interrupt) is the cause of the rest, and leads.
         let mut reasons = end.reasons;
         self.add_steps(&mut findings, &mut reasons);
+        self.expectations(&mut findings, &mut reasons);
         findings.extend(end.findings);
         findings.sort_by(|one, other| (one.first, &one.id).cmp(&(other.first, &other.id)));
         self.fault_coverage(&mut reasons);
@@ -223,14 +225,24 @@ impl Checker {
     }
 
     fn explain_end(&self, reasons: &mut Vec<String>) {
-        if !self.guest.in_order {
+        let may_hang = self.world.header.expect.hang;
+        if !self.guest.in_order && !may_hang {
             reasons.push("the run did not end in order".into());
         }
         for end in &self.guest.ends {
             match end {
                 GuestEnd::PoweredOff | GuestEnd::Killed { .. } => {}
                 GuestEnd::Lost { why } => reasons.push(format!("{LOST}{why}")),
-                GuestEnd::Hung { why } => reasons.push(format!("{HUNG}{why}")),
+                GuestEnd::Hung { .. } if may_hang => {}
+                GuestEnd::Hung { why } => {
+                    let held = self.injected.was_held();
+                    let held: Vec<String> = held
+                        .map(|(rule, count)| {
+                            format!("; fault `{}` held {count} requests", self.rule_name(rule))
+                        })
+                        .collect();
+                    reasons.push(format!("{HUNG}{why}{}", held.concat()));
+                }
             }
         }
         if self.guest.agent

@@ -359,6 +359,7 @@ fn headline(check: Check, kind: Wrongness, writes: u64, sectors: u64, legs: &[St
         (_, Wrongness::ReadBack) => format!("{what} {was} read back wrong"),
         (_, Wrongness::Step) => "a check step failed".to_owned(),
         (_, Wrongness::Kernel) => "the guest's kernel failed".to_owned(),
+        (_, Wrongness::Unmet) => "the scenario expected something else".to_owned(),
     }
 }
 
@@ -390,7 +391,9 @@ fn promised(check: Check, kind: Wrongness) -> Option<&'static str> {
             | Check::CleanEq
             | Check::BufStable
             | Check::SamePages
+            | Check::Durable
             | Check::CheckStep
+            | Check::Expect
             | Check::Guest,
             _,
         ) => return None,
@@ -419,6 +422,10 @@ fn reason(check: Check, kind: Wrongness) -> &'static str {
         }
         (Check::CleanEq, _) => "nothing is in flight and md calls the array clean",
         (Check::SamePages | Check::CheckStep | Check::Guest, _) => "the guest said so",
+        (Check::Expect, _) => "the scenario's [expect] says otherwise",
+        (Check::Durable, _) => {
+            "the workload was told that a newer version is durable, and no rule's doing explains that it is not there"
+        }
         (
             Check::SbPeer
             | Check::EventsStep

@@ -51,6 +51,8 @@ pub(crate) struct Guest {
     pub(crate) bad_reads_more: u64,
     pub(crate) failed: Vec<FailedStep>,
     pub(crate) workload_notes: Vec<String>,
+    /// Discards and flushes of the workload that failed.
+    pub(crate) errors: u64,
     bad_in_step: bool,
     /// What the agent was waiting for at its quiet point, with the point's number.
     quiet: Option<(u32, String)>,
@@ -99,7 +101,10 @@ impl Checker {
                 self.guest.target_in_boot = true;
                 self.guest.targets.insert(target.target, target.clone());
             }
-            Mark::StepBegin { .. } => self.guest.bad_in_step = false,
+            Mark::StepBegin { .. } => {
+                self.guest.bad_in_step = false;
+                self.durable_on_legs(no);
+            }
             Mark::StepEnd { step, ok, detail } => {
                 self.released = no;
                 if !ok {
@@ -128,6 +133,15 @@ impl Checker {
                 head,
                 digest,
             } => self.bad_read(no, *target, *sector, head, *digest),
+            Mark::Survey {
+                target,
+                sector,
+                digests,
+            } => {
+                if let Some((key, range)) = self.mapped(*target, *sector, digests.len() as u64) {
+                    self.surveyed(no, key, range, digests);
+                }
+            }
             Mark::Quiet { id, pending } => {
                 self.released = no;
                 self.immutable.clear();
@@ -208,7 +222,7 @@ impl Checker {
             (IntentKind::Write | IntentKind::Unstamped, _) => self.coverage.writes_failed += 1,
             (IntentKind::Discard, 0) => self.coverage.discards_acknowledged += 1,
             (IntentKind::Flush, 0) => self.coverage.flushes_acknowledged += 1,
-            (IntentKind::Discard | IntentKind::Flush, _) => {}
+            (IntentKind::Discard | IntentKind::Flush, _) => self.guest.errors += 1,
         }
         if intent.kind == IntentKind::Flush {
             if errno == 0

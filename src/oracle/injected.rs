@@ -30,6 +30,9 @@ pub(crate) struct Injected {
     rules: BTreeMap<u16, Hits>,
     /// Legs that lied about a flush.
     flush_lies: std::collections::BTreeSet<LegId>,
+    /// Requests that are held, by which rule; and how many ended unanswered in this boot.
+    holding: BTreeMap<RequestId, u16>,
+    was_held: BTreeMap<u16, u64>,
     /// Names of rules that came while the run went on.
     late: Vec<String>,
 }
@@ -54,6 +57,9 @@ impl Injected {
         }
         if decided.action == Action::FlushLie {
             self.flush_lies.insert(request.leg);
+        }
+        if matches!(decided.action, Action::Hold | Action::NeverAnswer) {
+            self.holding.insert(request, rule);
         }
         if decided.action.answers_falsely() {
             self.answers.insert(request, rule);
@@ -114,9 +120,40 @@ impl Injected {
         all
     }
 
-    pub(super) fn ended(&mut self, request: RequestId) {
+    /// A request was answered: nothing holds it any more.
+    pub(super) fn let_go(&mut self, request: RequestId) {
+        self.holding.remove(&request);
+    }
+
+    /// A request ended without an answer.
+    pub(super) fn abandoned(&mut self, request: RequestId) {
         self.answers.remove(&request);
         self.coming.remove(&request);
+        if let Some(rule) = self.holding.remove(&request) {
+            *self.was_held.entry(rule).or_default() += 1;
+        }
+    }
+
+    pub(super) fn boot(&mut self) {
+        self.was_held.clear();
+    }
+
+    /// The rules that held requests to the end of their boot, and how many.
+    pub(super) fn was_held(&self) -> impl Iterator<Item = (u16, u64)> {
+        self.was_held.iter().map(|(rule, count)| (*rule, *count))
+    }
+
+    /// Whether a leg said that a flush is done and made nothing durable.
+    pub(super) fn lied_about_flushes(&self, leg: LegId) -> bool {
+        self.flush_lies.contains(&leg)
+    }
+
+    /// Lies that are still on the legs: leg, rule, sectors.
+    pub(super) fn left(&self) -> impl Iterator<Item = (LegId, u16, u64)> {
+        self.lies
+            .iter()
+            .map(|((leg, rule), ranges)| (*leg, *rule, ranges.count()))
+            .filter(|(_, _, count)| *count > 0)
     }
 
     /// The rule from whose lie a content came.

@@ -103,6 +103,48 @@ pub(crate) enum Accept {
     No,
 }
 
+/// What a content is for an array sector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// A version that may be there, or anything may.
+    Legal,
+    /// A version that a later one, which the workload was told is durable, has replaced.
+    TooOld,
+    /// None of the versions, and the sector must have one.
+    Nobodys,
+    /// None of the versions; what was there before the first of them (begun at this number) may still be.
+    Before(EventNo),
+}
+
+/// A version that was superseded, and that a power cut may bring back.
+#[derive(Clone, Copy, Debug)]
+struct PastVersion {
+    digest: Option<u32>,
+    begin: EventNo,
+    end: EventNo,
+    durable_by: DurableBy,
+}
+
+/// What makes a version durable.
+#[derive(Clone, Copy, Debug)]
+enum DurableBy {
+    Itself,
+    /// A flush of this target that began after the version's end.
+    Flush(u16),
+    Nothing,
+}
+
+/// Superseded versions of a sector, oldest first.
+#[derive(Clone, Debug, Default)]
+struct PastVersions {
+    versions: Vec<PastVersion>,
+    /// There were more than are kept: nothing can be said.
+    overflown: bool,
+}
+
+/// Superseded versions of a sector that are kept at most.
+const PAST_MAX: usize = 64;
+
 type OpenKey = (u16, u64, IntentKind, u16);
 
 /// All intents that matter still.
@@ -118,12 +160,15 @@ pub(crate) struct Book {
     flushes: BTreeMap<OpenKey, EventNo>,
     /// By target: the begin of the latest flush that ended well.
     flushed_to: BTreeMap<u16, EventNo>,
+    /// Superseded versions, where they are kept.
+    past: Option<BTreeMap<ArrayKey, Table<PastVersions>>>,
 }
 
 impl Book {
-    pub(crate) fn new(run: u64) -> Book {
+    pub(crate) fn new(run: u64, keeps_versions: bool) -> Book {
         Book {
             run,
+            past: keeps_versions.then(BTreeMap::new),
             ..Book::default()
         }
     }
@@ -251,6 +296,12 @@ impl Book {
                     let superseded = *other != id && record.ended() && record.end < begin;
                     if superseded {
                         dropped.push(*other);
+                        if let Some(past) = &mut self.past {
+                            let flushed = &self.flushed_to;
+                            let slot = past.entry(key).or_default().slot(sector);
+                            let kept = slot.get_or_insert_default();
+                            kept.push(past_version(record, sector), flushed);
+                        }
                         if let Some(digest) = record.digest(sector) {
                             old.push(Old {
                                 writer: record.intent.writer,
@@ -294,6 +345,75 @@ impl Book {
         let flushed = self.flushed_to.entry(intent.target).or_default();
         *flushed = begin.max(*flushed);
         self.settle_unsettled(|record| record.intent.target == intent.target && record.end < begin)
+    }
+
+    /// Whether superseded versions are kept.
+    pub(crate) fn keeps_versions(&self) -> bool {
+        self.past.is_some()
+    }
+
+    /// The sectors of an array that the workload wrote.
+    pub(crate) fn sectors(&self, key: ArrayKey) -> impl Iterator<Item = Sector> {
+        let cells = self.cells.get(&key).into_iter();
+        cells.flat_map(|table| table.iter().map(|(sector, _)| sector))
+    }
+
+    /// What a content is for an array sector, of all that a cut may leave there.
+    pub(crate) fn may_hold(&self, key: ArrayKey, sector: Sector, digest: u32) -> Held {
+        let Some(cell) = self.cell(key, sector) else {
+            return Held::Legal;
+        };
+        let now = cell.candidates.iter().filter_map(|id| {
+            let mut version = past_version(self.records.get(id)?, sector);
+            if version.end == EventNo(0) {
+                version.end = EventNo(u64::MAX);
+            }
+            Some(version)
+        });
+        let past = self
+            .past
+            .as_ref()
+            .and_then(|past| past.get(&key)?.get(sector));
+        if past.is_some_and(|past| past.overflown) {
+            return Held::Legal;
+        }
+        let before = past.iter().flat_map(|past| past.versions.iter().copied());
+        let all: SmallVec<[PastVersion; 4]> = before.chain(now).collect();
+        let durable = all
+            .iter()
+            .filter(|version| version.durable(&self.flushed_to));
+        let least = durable.map(|version| version.begin).max();
+        let is_legal = |version: &PastVersion| least.is_none_or(|least| version.end >= least);
+        let mut too_old = false;
+        for version in &all {
+            match version.digest {
+                Some(meant) if meant != digest => {}
+                Some(_) | None if is_legal(version) => return Held::Legal,
+                Some(_) => too_old = true,
+                None => {}
+            }
+        }
+        match (too_old, least) {
+            (true, _) => Held::TooOld,
+            (false, Some(_)) => Held::Nobodys,
+            (false, None) => Held::Before(
+                all.iter()
+                    .map(|version| version.begin)
+                    .min()
+                    .unwrap_or_default(),
+            ),
+        }
+    }
+
+    /// The version that must at least be there, if it is still acceptable and so can be named; else the newest.
+    pub(crate) fn least(&self, key: ArrayKey, sector: Sector) -> Option<IntentNo> {
+        let cell = self.cell(key, sector)?;
+        let durable = cell
+            .candidates
+            .iter()
+            .rev()
+            .find(|id| self.is_durable(**id));
+        durable.copied().or_else(|| self.expected(cell))
     }
 
     /// Whether the workload was told that a write is durable.
@@ -437,6 +557,54 @@ impl Book {
     /// The byte of a buffer where an array sector of an intent lies.
     pub(crate) fn buffer_offset(record: &Record, sector: Sector) -> Option<usize> {
         Some(to_usize(sector.0.checked_sub(record.array.start().0)?) * crate::block::SECTOR_BYTES)
+    }
+}
+
+impl PastVersion {
+    fn durable(&self, flushed_to: &BTreeMap<u16, EventNo>) -> bool {
+        match self.durable_by {
+            DurableBy::Itself => true,
+            DurableBy::Flush(target) => flushed_to
+                .get(&target)
+                .is_some_and(|begin| self.end < *begin),
+            DurableBy::Nothing => false,
+        }
+    }
+}
+
+impl PastVersions {
+    fn push(&mut self, version: PastVersion, flushed_to: &BTreeMap<u16, EventNo>) {
+        let durable = self.versions.iter().filter(|one| one.durable(flushed_to));
+        if let Some(least) = durable.map(|one| one.begin).max() {
+            // One that is too old stays, so that it can be told from what nobody wrote.
+            let old = |one: &PastVersion| one.end < least;
+            let last = self.versions.iter().rposition(old);
+            let mut at = 0;
+            self.versions.retain(|one| {
+                at += 1;
+                !old(one) || Some(at - 1) == last
+            });
+        }
+        if self.versions.len() >= PAST_MAX {
+            self.overflown = true;
+        } else {
+            self.versions.push(version);
+        }
+    }
+}
+
+fn past_version(record: &Record, sector: Sector) -> PastVersion {
+    PastVersion {
+        digest: record.digest(sector),
+        begin: record.begin,
+        end: record.end,
+        durable_by: if !record.ok {
+            DurableBy::Nothing
+        } else if record.intent.flags.dsync {
+            DurableBy::Itself
+        } else {
+            DurableBy::Flush(record.intent.target)
+        },
     }
 }
 

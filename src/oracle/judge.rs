@@ -326,7 +326,7 @@ impl Checker {
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are the entry's fields")]
-    fn put_wrong(
+    pub(super) fn put_wrong(
         &mut self,
         no: EventNo,
         check: Check,

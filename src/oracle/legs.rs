@@ -211,6 +211,7 @@ impl Checker {
         let Some(open) = self.world.requests.end(no, us, id, ending) else {
             return;
         };
+        self.injected.let_go(id);
         let ok = completed.status == Status::Ok;
         let counts = &mut self.coverage.legs[id.leg.index()];
         match (open.operation, ok) {
@@ -263,7 +264,7 @@ impl Checker {
             return;
         };
         self.coverage.legs[id.leg.index()].abandoned += 1;
-        self.injected.ended(id);
+        self.injected.abandoned(id);
         match open.operation {
             Operation::Write => self.write_ended(no, us, id, &open, false, &Content::NotTaken),
             Operation::Discard | Operation::WriteZeroes | Operation::WriteZeroesUnmap => {

@@ -129,6 +129,9 @@ pub struct Coverage {
     pub read_back_good: u64,
     /// Sectors that the guest read back and found wrong.
     pub read_back_bad: u64,
+    /// Sectors that surveys read through the array and that were judged.
+    #[serde(default)]
+    pub sectors_surveyed: u64,
     /// Boots.
     pub boots: u32,
     /// Events.

@@ -9,6 +9,7 @@
 mod accel;
 mod console;
 mod guest;
+mod qmp;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -19,6 +20,7 @@ use std::process::{Command, Stdio};
 pub use accel::{Accel, AccelChoice, Chosen};
 pub use console::{ConsoleLine, LINE_BYTES_MAX, LineSplitter, Stream};
 pub use guest::{Exit, Guest, Killer, Launch, launch, spawn};
+pub use qmp::{Qmp, QmpError};
 
 use crate::cache::CacheError;
 
@@ -97,6 +99,21 @@ impl Qemu {
         }
     }
 
+    /// The option that makes a disk's connection come again after its end.
+    pub fn reconnect(&self) -> String {
+        let mut numbers = self
+            .version
+            .split('.')
+            .map(|n| n.parse::<u32>().unwrap_or(0));
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        // QEMU 9.2 counts in milliseconds, and took the seconds' option away later.
+        if version >= (9, 2) {
+            "reconnect-ms=100".into()
+        } else {
+            "reconnect=1".into()
+        }
+    }
+
     /// One line about a QEMU that is too old to be trusted, or nothing.
     pub fn warning(&self) -> Option<String> {
         let mut numbers = self
@@ -133,6 +150,20 @@ pub struct Disk {
     pub queue_size: u16,
     /// Further device properties, such as `event_idx=off`.
     pub properties: Vec<String>,
+    /// Further options of the connection to the backend, such as `reconnect-ms=100`.
+    pub connection: Vec<String>,
+}
+
+impl Disk {
+    /// What QEMU calls the device.
+    fn device_id(&self) -> String {
+        format!("leg-{}", self.name)
+    }
+
+    /// What QEMU calls its connection.
+    fn chardev_id(&self) -> String {
+        format!("chr-{}", self.name)
+    }
 }
 
 /// What a guest is made of.
@@ -289,15 +320,23 @@ fn disk_arguments(arguments: &mut Arguments, disk: &Disk) -> Result<(), QemuErro
         format!("a queue size of {} on disk '{name}'", disk.queue_size),
         "powers of two from 4 to 1024 are",
     )?;
+    let options: String = disk
+        .connection
+        .iter()
+        .map(|option| format!(",{option}"))
+        .collect();
     arguments.path(
         "-chardev",
-        &format!("socket,id=chr-{name},path="),
+        &format!("socket,id={},path=", disk.chardev_id()),
         socket(&disk.socket)?,
-        "",
+        &options,
     );
     let mut device = format!(
-        "vhost-user-blk-pci,id=leg-{name},chardev=chr-{name},num-queues={},queue-size={},disable-legacy=on",
-        disk.queues, disk.queue_size
+        "vhost-user-blk-pci,id={},chardev={},num-queues={},queue-size={},disable-legacy=on",
+        disk.device_id(),
+        disk.chardev_id(),
+        disk.queues,
+        disk.queue_size
     );
     for property in &disk.properties {
         device.push(',');
@@ -360,6 +399,7 @@ mod tests {
             queues: 4,
             queue_size: 256,
             properties: vec!["event_idx=off".into()],
+            connection: vec!["reconnect-ms=100".into()],
         }
     }
 
@@ -394,7 +434,7 @@ mod tests {
             "-accel tcg,thread=multi",
             "-smp 2 -m 512M",
             "memory-backend-memfd,id=ram,size=512M,share=on",
-            "-chardev socket,id=chr-a,path=/run/x,,y/a.sock",
+            "-chardev socket,id=chr-a,path=/run/x,,y/a.sock,reconnect-ms=100",
             "-device vhost-user-blk-pci,id=leg-a,chardev=chr-a,num-queues=4,queue-size=256,disable-legacy=on,event_idx=off",
             "-qmp unix:/q,server=on,wait=off",
             "-kernel /k,1/vmlinux -initrd /i",
@@ -466,6 +506,8 @@ mod tests {
         );
         assert_eq!(qemu("8.2.0").warning(), None);
         assert_eq!(qemu("10.0.2").warning(), None);
+        assert_eq!(qemu("10.0.2").reconnect(), "reconnect-ms=100");
+        assert_eq!(qemu("8.2.0").reconnect(), "reconnect=1");
         assert_eq!(version_of("hello"), None);
     }
 }

@@ -212,6 +212,7 @@ impl<'a> Boot<'a> {
             | Mark::WorkloadEnd { .. }
             | Mark::ReadBackEnd { .. }
             | Mark::BadRead { .. }
+            | Mark::Survey { .. }
             | Mark::Quiet { .. }
             | Mark::Fact { .. } => None,
         }

@@ -20,6 +20,10 @@ pub enum Happening {
     WitnessGone,
     /// A line of the guest's console, or of QEMU's own.
     Console(ConsoleLine),
+    /// Something was done to the guest's devices, as a rule wants it.
+    Hand(String),
+    /// It could not be done.
+    HandFailed(String),
     /// Ctrl-C, or a request to end.
     Interrupted,
 }

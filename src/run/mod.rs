@@ -9,6 +9,7 @@ pub mod happening;
 pub mod out;
 mod progress;
 mod supervise;
+mod unplug;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -20,6 +21,7 @@ use crate::cache::Cache;
 use crate::cli::{AccelArg, RunArgs};
 use crate::config::LegConfig;
 use crate::failure::{self, Failure};
+use crate::fault::{self, Do, Rule};
 use crate::guest::SHELL_WORD;
 use crate::initramfs::{self, Contents, Extra};
 use crate::kernel::{self, Kernel, OwnModule};
@@ -29,6 +31,7 @@ use crate::recorded;
 use crate::run::happening::Interrupts;
 use crate::run::progress::Progress;
 use crate::run::supervise::Supervisor;
+use crate::run::unplug::Unplugger;
 use crate::scenario::Scenario;
 use crate::witness::wire::WitnessConfig;
 
@@ -133,6 +136,14 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         args.stop_on_finding,
         progress,
     )?;
+    let qmp = fault::needs_qemu(&scenario.rules).map(|_| sockets.path().join("qmp.sock"));
+    if let Some(qmp) = &qmp {
+        let unplugger = Unplugger {
+            qmp: qmp.clone(),
+            disks: host.disks(args, &scenario, supervisor.sockets()),
+        };
+        supervisor.may_unplug(unplugger);
+    }
     for (plan, boot) in plans.iter().zip(&scenario.boots) {
         let gdb = args.gdb.then(|| sockets.path().join("gdb.sock"));
         if let Some(socket) = &gdb {
@@ -143,7 +154,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         }
         let launch = Launch {
             qemu: host.qemu.clone(),
-            arguments: host.arguments(args, &scenario, supervisor.sockets(), gdb)?,
+            arguments: host.arguments(args, &scenario, supervisor.sockets(), qmp.clone(), gdb)?,
             interactive: args.shell,
         };
         let went_on = supervisor.boot(plan, boot.end, &launch, args.shell || args.gdb);
@@ -250,6 +261,7 @@ impl Host {
         args: &RunArgs,
         scenario: &Scenario,
         sockets: &[(String, PathBuf)],
+        qmp: Option<PathBuf>,
         gdb: Option<PathBuf>,
     ) -> Result<Vec<OsString>, Failure> {
         let machine = Machine {
@@ -266,12 +278,23 @@ impl Host {
             .join(" ")
             .trim()
             .to_owned(),
-            disks: disks(sockets, &scenario.legs),
-            qmp: None,
+            disks: self.disks(args, scenario, sockets),
+            qmp,
             gdb,
             extra: args.qemu.iter().map(OsString::from).collect(),
         };
         qemu::command(&machine).map_err(Failure::user)
+    }
+
+    fn disks(
+        &self,
+        args: &RunArgs,
+        scenario: &Scenario,
+        sockets: &[(String, PathBuf)],
+    ) -> Vec<Disk> {
+        let comes_again = may_disconnect(&scenario.rules, args.control.is_some());
+        let reconnect = comes_again.then(|| self.qemu.reconnect());
+        disks(sockets, &scenario.legs, reconnect.as_deref())
     }
 
     fn provenance(&self) -> serde_json::Value {
@@ -289,7 +312,11 @@ impl Host {
 }
 
 /// The disks of a machine: the legs, then the control leg.
-pub fn disks(sockets: &[(String, PathBuf)], legs: &[LegConfig]) -> Vec<Disk> {
+pub fn disks(
+    sockets: &[(String, PathBuf)],
+    legs: &[LegConfig],
+    reconnect: Option<&str>,
+) -> Vec<Disk> {
     let disk = |(at, (name, socket)): (usize, &(String, PathBuf))| {
         let leg = legs.iter().find(|leg| leg.name == *name);
         Disk {
@@ -299,9 +326,18 @@ pub fn disks(sockets: &[(String, PathBuf)], legs: &[LegConfig]) -> Vec<Disk> {
             queues: leg.map_or(1, |leg| leg.queues),
             queue_size: QUEUE_SIZE,
             properties: leg.map(properties).unwrap_or_default(),
+            connection: reconnect.map(str::to_owned).into_iter().collect(),
         }
     };
     sockets.iter().enumerate().map(disk).collect()
+}
+
+/// Whether a rule, or one that a hand may add, closes a leg's socket: QEMU then has to connect again.
+pub fn may_disconnect(rules: &[Rule], by_hand: bool) -> bool {
+    by_hand
+        || rules
+            .iter()
+            .any(|rule| matches!(rule.action, Do::Disconnect(_)))
 }
 
 /// What differs from QEMU's own choice of ring features.

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use crate::run::boot::{Boot, Next, Stages};
 use crate::run::child::WitnessChild;
 use crate::run::happening::Happening;
 use crate::run::progress::Progress;
+use crate::run::unplug::Unplugger;
 use crate::scenario::file::BootEnd;
 use crate::witness::wire::{Command, Notice, Summary};
 
@@ -38,6 +41,11 @@ pub(super) struct Supervisor {
     findings: u64,
     stages: Stages,
     guests: u32,
+    unplugger: Option<Unplugger>,
+    /// Told to who waits to put a leg back: whether this boot is over.
+    over: Arc<AtomicBool>,
+    /// What a rule wanted of QEMU and could not have.
+    failed: Option<String>,
 }
 
 /// How a run ended.
@@ -79,6 +87,9 @@ impl Supervisor {
             findings: 0,
             stages: Stages::default(),
             guests: 0,
+            unplugger: None,
+            over: Arc::default(),
+            failed: None,
         };
         loop {
             match supervisor.wait()? {
@@ -95,6 +106,11 @@ impl Supervisor {
     /// Each leg's socket, by name; last the control leg's.
     pub(super) fn sockets(&self) -> &[(String, PathBuf)] {
         &self.sockets
+    }
+
+    /// Who takes legs away from the guest when rules say so.
+    pub(super) fn may_unplug(&mut self, unplugger: Unplugger) {
+        self.unplugger = Some(unplugger);
     }
 
     /// Guests that were started.
@@ -139,6 +155,7 @@ impl Supervisor {
     ) -> Result<Option<bool>, Failure> {
         let number = plan.boot;
         self.cut = false;
+        self.over = Arc::default();
         self.witness.tell(&Command::Boot {
             boot: number,
             plan: Box::new(plan.clone()),
@@ -177,6 +194,7 @@ impl Supervisor {
                 killed = Some(how);
             }
         };
+        self.over.store(true, Ordering::Release);
         // The last words were said before the end, and the checker may be behind: what it has not taken yet is news of this boot too.
         self.witness.tell(&Command::CatchUp);
         loop {
@@ -226,12 +244,28 @@ impl Supervisor {
                 writeln!(self.console, "{text}").map_err(Failure::internal)?;
                 self.witness.tell(&Command::Console { line: text });
             }
+            Happening::Notice(Notice::Unplug { leg, ms }) => self.unplug(leg, ms),
+            Happening::Hand(what) => self.witness.tell(&Command::Hand { what }),
+            Happening::HandFailed(why) => self.failed = Some(why),
             Happening::Notice(_)
             | Happening::Interrupted
             | Happening::Nonsense(_)
             | Happening::WitnessGone => {}
         }
         Ok(())
+    }
+
+    fn unplug(&mut self, leg: u8, back: Option<u32>) {
+        let at = usize::from(leg);
+        let name = self.legs.get(at).map_or("?", String::as_str);
+        let (over, sender) = (Arc::clone(&self.over), self.sender.clone());
+        let begun = match &self.unplugger {
+            Some(unplugger) => unplugger.unplug(at, name, back, over, sender),
+            None => Err(std::io::ErrorKind::Unsupported.into()),
+        };
+        if let Err(error) = begun {
+            self.failed = Some(format!("leg {name} could not be unplugged: {error}"));
+        }
     }
 
     fn next(&self, boot: &Boot<'_>) -> Next {
@@ -243,6 +277,8 @@ impl Supervisor {
             Next::Kill(GuestEnd::Killed {
                 why: "stopped at the first finding".into(),
             })
+        } else if let Some(why) = &self.failed {
+            Next::Kill(GuestEnd::Lost { why: why.clone() })
         } else if self.cut {
             Next::Kill(GuestEnd::Killed {
                 why: "the power was cut".into(),
@@ -321,7 +357,10 @@ impl Supervisor {
                     "the witness's process ended before its verdict ({how}); `legwatch check` judges its journal up to then"
                 )));
             }
-            Happening::Notice(_) | Happening::Console(_) => {}
+            Happening::Notice(_)
+            | Happening::Console(_)
+            | Happening::Hand(_)
+            | Happening::HandFailed(_) => {}
         }
         Ok(happening)
     }

@@ -179,7 +179,7 @@ fn yes() -> bool {
     true
 }
 
-/// One step: exactly one of `run`, `write`, `read_back`, `quiet`, `join`, `fact`.
+/// One step: exactly one of `run`, `write`, `read_back`, `survey`, `quiet`, `join`, `fact`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepFile {
@@ -191,6 +191,8 @@ pub struct StepFile {
     pub write: Option<WriteFile>,
     /// Reads back what was written to a device.
     pub read_back: Option<String>,
+    /// Reads sectors of a device, to be judged by the host: after a cut nobody in the guest knows what they should be.
+    pub survey: Option<SurveyFile>,
     /// A quiet point.
     pub quiet: Option<bool>,
     /// Waits for the steps in the background.
@@ -202,6 +204,20 @@ pub struct StepFile {
     pub background: bool,
     /// The longest it may take, in seconds.
     pub timeout_s: Option<u32>,
+}
+
+/// What is surveyed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SurveyFile {
+    /// The device in the guest; one that a workload writes to.
+    pub device: String,
+    /// The first sector.
+    #[serde(default)]
+    pub start: u64,
+    /// How many sectors; 0: to the end.
+    #[serde(default)]
+    pub count: u64,
 }
 
 /// A fact to be told.

@@ -270,6 +270,7 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
             "[expect] known: vm/known.toml has no entry `{id}`; docs/checks.md lists them"
         ));
     }
+    check_expect(&file.expect, &legs, &rules, &boots)?;
     Ok(Scenario {
         name: file.name,
         about: file.about,
@@ -285,21 +286,55 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
     })
 }
 
+/// Whether what is expected can come at all.
+fn check_expect(
+    expect: &Expect,
+    legs: &[LegConfig],
+    rules: &[Rule],
+    boots: &[Boot],
+) -> Result<(), String> {
+    if let Some(name) = expect
+        .legs
+        .keys()
+        .find(|name| legs.iter().all(|leg| leg.name != **name))
+    {
+        return Err(format!("[expect] legs: there is no leg `{name}`"));
+    }
+    if let Some(name) = expect
+        .noticed
+        .iter()
+        .find(|name| rules.iter().all(|rule| rule.name != **name))
+    {
+        return Err(format!("[expect] noticed: there is no fault `{name}`"));
+    }
+    let told = |name: &str| {
+        let mut steps = boots.iter().flat_map(|boot| &boot.steps);
+        // The agent tells facts of its own; those have a dot in their names.
+        name.contains('.')
+            || steps.any(
+                |step| matches!(&step.action, StepAction::Fact { name: told, .. } if told == name),
+            )
+    };
+    if let Some(name) = expect.facts.keys().find(|name| !told(name)) {
+        return Err(format!("[expect] facts: no step tells the fact `{name}`"));
+    }
+    Ok(())
+}
+
 /// Names and checks the rules; what is wrong is told with its line.
 fn rules(list: Vec<Spanned<Rule>>, legs: &[LegConfig], text: &str) -> Result<Vec<Rule>, String> {
     let starts: Vec<usize> = list.iter().map(|rule| rule.span().start).collect();
     let mut rules: Vec<Rule> = list.into_iter().map(Spanned::into_inner).collect();
     fault::name_all(&mut rules);
-    fault::check(&rules, legs).map_err(|(at, why)| {
-        let start = starts.get(at).copied().unwrap_or(0).min(text.len());
-        let line = text.as_bytes()[..start]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1;
-        format!("line {line}: {why}")
-    })?;
+    fault::check(&rules, legs).map_err(|(at, why)| at_line(text, starts.get(at), &why))?;
     Ok(rules)
+}
+
+fn at_line(text: &str, start: Option<&usize>, why: &str) -> String {
+    let start = start.copied().unwrap_or(0).min(text.len());
+    let before = &text.as_bytes()[..start];
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    format!("line {line}: {why}")
 }
 
 /// Rules from a file of their own: `[[fault]]` tables and nothing else.
@@ -308,6 +343,20 @@ fn rules(list: Vec<Spanned<Rule>>, legs: &[LegConfig], text: &str) -> Result<Vec
 /// One sentence, with the line.
 pub fn rules_of(text: &str, legs: &[LegConfig]) -> Result<Vec<Rule>, String> {
     rules(parse_rules(text)?, legs, text)
+}
+
+/// The same where QEMU is somebody else's: what only its owner can do is refused.
+///
+/// # Errors
+/// One sentence, with the line.
+pub fn rules_without_qemu(text: &str, legs: &[LegConfig]) -> Result<Vec<Rule>, String> {
+    let list = parse_rules(text)?;
+    let starts: Vec<usize> = list.iter().map(|rule| rule.span().start).collect();
+    let rules = rules(list, legs, text)?;
+    match fault::needs_qemu(&rules) {
+        Some(at) => Err(at_line(text, starts.get(at), &fault::no_qemu(&rules[at]))),
+        None => Ok(rules),
+    }
 }
 
 /// Rules that will be checked together with others.
@@ -414,6 +463,7 @@ impl Targets {
             run,
             write,
             read_back,
+            survey,
             quiet,
             join,
             fact,
@@ -447,6 +497,18 @@ impl Targets {
                 StepAction::ReadBack { device },
             ));
         }
+        if let Some(survey) = survey {
+            let target = self.number(&survey.device);
+            actions.push((
+                format!("survey of {}", survey.device),
+                StepAction::Survey {
+                    device: survey.device,
+                    target,
+                    start: survey.start,
+                    count: survey.count,
+                },
+            ));
+        }
         if quiet == Some(true) {
             actions.push(("quiet point".into(), StepAction::Quiet { timeout_s }));
         }
@@ -465,7 +527,7 @@ impl Targets {
         let count = actions.len();
         let Some((about, action)) = actions.pop().filter(|_| count == 1) else {
             return Err(format!(
-                "{count} actions; give it exactly one of run, write, read_back, quiet, join, fact"
+                "{count} actions; give it exactly one of run, write, read_back, survey, quiet, join, fact"
             ));
         };
         if background && kind == StepKind::Setup {

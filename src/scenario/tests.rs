@@ -49,6 +49,7 @@ fn steps_that_write_to_one_device_have_one_target_and_writers_of_their_own() {
             StepAction::Write(load) => Some((load.target, load.first_writer, load.writers)),
             StepAction::Shell { .. }
             | StepAction::ReadBack { .. }
+            | StepAction::Survey { .. }
             | StepAction::Quiet { .. }
             | StepAction::Join
             | StepAction::Fact { .. } => None,

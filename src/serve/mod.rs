@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::qemu;
 use crate::recorded;
 use crate::run::happening::Interrupts;
-use crate::run::{disks, out};
+use crate::run::{disks, may_disconnect, out};
 use crate::scenario;
 use crate::witness::Witness;
 use crate::witness::wire::{Notice, WitnessConfig};
@@ -71,6 +71,8 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
                     "legwatch: the power of all legs is cut; kill the guest, then `legwatch ctl … power-on`"
                 ),
                 Notice::Ready { .. }
+                // Refused where rules are read.
+                | Notice::Unplug { .. }
                 | Notice::Mark(_)
                 | Notice::Live(_)
                 | Notice::CaughtUp
@@ -121,7 +123,7 @@ impl Drop for SocketsFolder {
 fn read_rules(path: &Path, legs: &[LegConfig]) -> Result<Vec<Rule>, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::user(format!("faults {}: {error}", path.display())))?;
-    scenario::rules_of(&text, legs)
+    scenario::rules_without_qemu(&text, legs)
         .map_err(|why| Failure::user(format!("faults {}: {why}", path.display())))
 }
 
@@ -173,8 +175,12 @@ fn config(
 
 /// Prints what to start QEMU with.
 fn announce(config: &WitnessConfig, sockets: &[(String, PathBuf)]) -> Result<(), Failure> {
-    let arguments =
-        qemu::disks_only(QEMU_MEMORY_MIB, &disks(sockets, &config.legs)).map_err(Failure::user)?;
+    let reconnect = may_disconnect(&config.rules, config.control.is_some()).then(|| {
+        // Somebody's own QEMU may be another one; this is the best guess.
+        qemu::Qemu::find().map_or_else(|_| "reconnect-ms=100".into(), |qemu| qemu.reconnect())
+    });
+    let disks = disks(sockets, &config.legs, reconnect.as_deref());
+    let arguments = qemu::disks_only(QEMU_MEMORY_MIB, &disks).map_err(Failure::user)?;
     eprintln!(
         "legwatch: serving {} legs; QEMU's arguments (make the memory's size that of -m):",
         config.legs.len()

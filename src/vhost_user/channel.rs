@@ -98,6 +98,6 @@ pub(super) fn acknowledge(mut stream: &UnixStream, done: bool) -> io::Result<()>
 ///
 /// # Errors
 /// The channel's: the frontend is gone, or reads nothing.
-pub fn config_changed(mut channel: &UnixStream) -> io::Result<()> {
+pub(super) fn config_changed(mut channel: &UnixStream) -> io::Result<()> {
     channel.write_all(&header(CONFIG_CHANGE, 0, 0))
 }

@@ -14,6 +14,7 @@ use vhost::vhost_user::{Error, Result, VhostUserBackendReqHandlerMut};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::backend::{Backend, Vring};
+use super::channel::config_changed;
 use crate::block::LegId;
 use crate::event::{FrontendChange, What};
 use crate::leg::{Command, Ending, QueueStart};
@@ -81,7 +82,7 @@ impl Handler {
             );
         }
         if let Some(shared) = &self.backend.shared {
-            shared.set_channel(Some(channel));
+            shared.set_channel(Some((channel, config_changed)));
         }
         Ok(negotiated(VhostUserProtocolFeatures::REPLY_ACK))
     }

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use vhost::vhost_user::{BackendReqHandler, Error};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -15,7 +16,8 @@ use super::backend::Backend;
 use super::channel;
 use super::handler::Handler;
 use super::socket::Socket;
-use crate::event::FrontendChange;
+use crate::clock;
+use crate::event::{FrontendChange, What};
 use crate::leg::lock;
 use crate::sequence::Sequence;
 
@@ -57,7 +59,7 @@ impl Listener {
             let stop = Arc::clone(&stop);
             std::thread::Builder::new()
                 .name("vhost-user".into())
-                .spawn(move || accept(&socket, &backend, &sequence, &stop))?
+                .spawn(move || accept(socket, &backend, &sequence, &stop))?
         };
         Ok(Listener {
             stop,
@@ -107,7 +109,7 @@ fn readable(fd: i32, stop: &Stop) -> bool {
     }
 }
 
-fn accept(socket: &Socket, backend: &Backend, sequence: &Sequence, stop: &Stop) {
+fn accept(mut socket: Socket, backend: &Backend, sequence: &Sequence, stop: &Stop) {
     while readable(socket.listener().as_raw_fd(), stop) {
         let Ok((stream, _)) = socket.listener().accept() else {
             // Gone again, or no descriptors: the poll above waits for the next.
@@ -117,8 +119,56 @@ fn accept(socket: &Socket, backend: &Backend, sequence: &Sequence, stop: &Stop) 
             continue;
         }
         *lock(&stop.connection) = stream.try_clone().ok();
+        let shared = backend.shared.as_ref();
+        if let Some(shared) = shared {
+            shared.set_connection(stream.try_clone().ok());
+        }
         serve(stream, backend, sequence, stop);
         *lock(&stop.connection) = None;
+        let Some(shared) = shared else { continue };
+        shared.set_connection(None);
+        let Some(away) = shared.take_away() else {
+            continue;
+        };
+        let path = socket.path().to_owned();
+        drop(socket);
+        if !pause(away, stop) {
+            return;
+        }
+        socket = match Socket::listen(&path) {
+            Ok(socket) => socket,
+            Err(error) => {
+                let change = FrontendChange::Trouble(format!(
+                    "the socket that a rule closed can't be opened again: {error}"
+                ));
+                let leg = backend.leg;
+                sequence.tap().record(What::Frontend { leg, change });
+                return;
+            }
+        };
+    }
+}
+
+/// Waits; `false` if it is time to stop.
+fn pause(long: Duration, stop: &Stop) -> bool {
+    let until = clock::now().checked_add(long);
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(clock::now()));
+        let left = left.unwrap_or_default();
+        if left.is_zero() {
+            return true;
+        }
+        let mut wished = libc::pollfd {
+            fd: stop.fd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let ms = libc::c_int::try_from(left.as_micros().div_ceil(1000)).unwrap_or(libc::c_int::MAX);
+        // SAFETY: `wished` is one entry that outlives the call.
+        unsafe { libc::poll(&raw mut wished, 1, ms) };
+        if stop.wished.load(Ordering::SeqCst) {
+            return false;
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 //! | `backend` | what a connection begins with |
 //! | `channel` | the way back to the frontend: the config space has changed |
 //! | `handler` | one connection's state: features, memory, rings; one method a message |
-//! | `listener` | the thread that accepts, serves and accepts again |
+//! | `listener` | the thread that accepts, serves and accepts again; closes the socket for a while if a rule says so |
 #![warn(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,7 +23,6 @@ mod listener;
 mod socket;
 
 pub use backend::Backend;
-pub use channel::config_changed;
 pub use handler::Handler;
 pub use listener::{Listener, ListenerError};
 pub use socket::{Socket, SocketError};

@@ -20,7 +20,7 @@ use crate::block::LegId;
 use crate::clock;
 use crate::ctl::server::Server;
 use crate::device::{Device, Options, StartError};
-use crate::event::{Event, EventNo, GuestEnd, What};
+use crate::event::{Action, Event, EventNo, GuestEnd, What};
 use crate::failure::Failure;
 use crate::header::{LegHead, RuleHead, RunHeader};
 use crate::journal;
@@ -236,6 +236,14 @@ impl Witness {
         self.tap.record(What::Console { line });
     }
 
+    /// Something was done to the guest's devices, as a rule wants it.
+    pub fn hand(&mut self, what: String) {
+        self.tap.record(What::Hand {
+            what,
+            added: Vec::new(),
+        });
+    }
+
     /// Has [`Notice::CaughtUp`] told once the checker has taken all that happened until now.
     pub fn catch_up(&self) {
         self.catching_up.store(true, Ordering::Release);
@@ -293,6 +301,7 @@ fn header(config: &WitnessConfig, device: &Device) -> RunHeader {
                 may_not_fire: rule.may_not_fire,
             })
             .collect(),
+        keeps_versions: config.steps.len() > 1 || config.control.is_some(),
         reproduce: config.again.clone(),
         options: serde_json::json!({ "strict": config.strict, "no_known": config.no_known }),
         provenance: config.provenance.clone(),
@@ -416,6 +425,12 @@ impl Watch {
         {
             let _nobody_listens = self.notices.send(Notice::Mark(mark.clone()));
         }
+        if let What::Decided(decided) = &event.what
+            && let Action::Unplug { ms } = decided.action
+        {
+            let leg = decided.request.leg.0;
+            let _nobody_listens = self.notices.send(Notice::Unplug { leg, ms });
+        }
         self.live.events = event.no.0;
         Ok(())
     }
@@ -465,7 +480,7 @@ impl Watch {
 /// Marks that the supervisor wants to hear of.
 fn is_news(mark: &Mark) -> bool {
     match mark {
-        Mark::Intent(_) | Mark::Pages(_) => false,
+        Mark::Intent(_) | Mark::Pages(_) | Mark::Survey { .. } => false,
         Mark::Hello(_)
         | Mark::Target(_)
         | Mark::StepBegin { .. }

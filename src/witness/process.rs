@@ -50,6 +50,7 @@ fn serve(config: &Path, notices: std::sync::mpsc::Sender<Notice>) -> Result<(), 
                 guest = Some(boot);
             }
             Command::Console { line } => witness.console(line),
+            Command::Hand { what } => witness.hand(what),
             Command::CatchUp => witness.catch_up(),
             Command::GuestEnded { boot, how } => {
                 witness.guest_ended(boot, how);

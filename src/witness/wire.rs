@@ -70,6 +70,11 @@ pub enum Command {
     },
     /// The guest's QEMU ended: say [`Notice::CaughtUp`] once all that it did before was taken, and every notice of it told.
     CatchUp,
+    /// Something was done to the guest's devices, as a rule wants it; in words.
+    Hand {
+        /// What.
+        what: String,
+    },
     /// A boot's guest is gone.
     GuestEnded {
         /// The boot's number.
@@ -99,6 +104,13 @@ pub enum Notice {
     Live(Live),
     /// The power of all legs is cut: the guest is to be killed.
     Cut,
+    /// A rule wants a leg's device taken away from the guest.
+    Unplug {
+        /// The leg, by its place.
+        leg: u8,
+        /// So many milliseconds later it is put back; `None`: not in this boot.
+        ms: Option<u32>,
+    },
     /// All that had its number when [`Command::CatchUp`] was said, and some time after, was taken.
     CaughtUp,
     /// The first thing that is proven to be wrong, in short; the verdict may find more in it.

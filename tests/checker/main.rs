@@ -1,5 +1,7 @@
 //! The checker over histories that a small model of a guest makes: honest ones never alarm, planted violations always do.
 
+mod durable;
+mod expect;
 mod faults;
 mod history;
 mod honest;

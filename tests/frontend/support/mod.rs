@@ -327,6 +327,18 @@ impl Client {
     }
 }
 
+/// Waits for what there is no event for.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = legwatch::clock::now();
+    while !is_so() {
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "{what} was awaited for {PATIENCE:?}"
+        );
+        std::thread::yield_now();
+    }
+}
+
 /// Bytes that name their place.
 pub(crate) fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut words = legwatch::stamp::SplitMix64(seed);
