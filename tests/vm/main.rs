@@ -6,6 +6,7 @@
 mod bisect;
 mod boot;
 mod device;
+mod faults;
 mod harness;
 mod lost;
 mod matrix;
