@@ -237,7 +237,11 @@ pub struct CtlArgs {
 #[derive(Debug, Subcommand)]
 pub enum CtlCommand {
     /// Live numbers of every leg.
-    Status,
+    Status {
+        /// Again and again, every so many milliseconds, as rates; until the backend ends.
+        #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(10..))]
+        every_ms: Option<u32>,
+    },
     /// The rules.
     Rules {
         /// What about them.

@@ -8,6 +8,7 @@ pub mod wire;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::cli::{CtlArgs, CtlCommand, RulesCommand};
 use crate::ctl::wire::{Answer, Done, Request, Status};
@@ -48,6 +49,9 @@ pub enum CtlError {
 /// # Errors
 /// [`Failure`], with the backend's refusal in its own words.
 pub fn ctl(args: &CtlArgs) -> Result<u8, Failure> {
+    if let CtlCommand::Status { every_ms: Some(ms) } = args.command {
+        return watch(args, Duration::from_millis(ms.into()));
+    }
     let request = request(&args.command).map_err(Failure::user)?;
     let done = ask(&args.socket, &request).map_err(Failure::user)?;
     let text = if args.json {
@@ -63,9 +67,65 @@ pub fn ctl(args: &CtlArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Prints the backend's live numbers again and again until it ends, which is no error.
+fn watch(args: &CtlArgs, every: Duration) -> Result<u8, Failure> {
+    let mut before: Option<Status> = None;
+    loop {
+        let status = match ask(&args.socket, &Request::Status) {
+            Ok(Done::Status(status)) => status,
+            Ok(Done::Said(_) | Done::Rules(_)) => return Ok(0),
+            Err(_) if before.is_some() => return Ok(0),
+            Err(error) => return Err(Failure::user(error)),
+        };
+        let text = if args.json {
+            let line = serde_json::to_string(&Done::Status(status.clone()));
+            format!("{}\n", line.map_err(Failure::internal)?)
+        } else {
+            rates(before.as_ref(), &status, every)
+        };
+        let mut out = std::io::stdout();
+        if out
+            .write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .is_err()
+        {
+            // Whoever closed the pipe has seen enough.
+            return Ok(0);
+        }
+        before = Some(status);
+        std::thread::sleep(every);
+    }
+}
+
+/// A line a leg: what it did since the last look, a second.
+fn rates(before: Option<&Status>, now: &Status, every: Duration) -> String {
+    let seconds = every.as_secs_f64();
+    #[allow(clippy::cast_precision_loss, reason = "for the eye")]
+    let rate = |was: Option<u64>, is: u64| is.saturating_sub(was.unwrap_or(is)) as f64 / seconds;
+    let mut out = String::new();
+    for (at, leg) in now.legs.iter().enumerate() {
+        let was = before.and_then(|before| before.legs.get(at));
+        out.push_str(&format!(
+            "leg {}: {:.0} reads/s, {:.0} writes/s, {:.0} flushes/s, {:.1} MiB/s; {} in flight, {} errors, {} lies\n",
+            leg.name,
+            rate(was.map(|leg| leg.reads), leg.reads),
+            rate(was.map(|leg| leg.writes), leg.writes),
+            rate(was.map(|leg| leg.flushes), leg.flushes),
+            rate(
+                was.map(|leg| leg.bytes_read.saturating_add(leg.bytes_written)),
+                leg.bytes_read.saturating_add(leg.bytes_written)
+            ) / f64::from(1 << 20),
+            leg.in_flight,
+            leg.errors,
+            leg.lies
+        ));
+    }
+    out
+}
+
 fn request(command: &CtlCommand) -> Result<Request, CtlError> {
     Ok(match command {
-        CtlCommand::Status => Request::Status,
+        CtlCommand::Status { .. } => Request::Status,
         CtlCommand::Rules {
             command: RulesCommand::List,
         } => Request::Rules,

@@ -133,14 +133,19 @@ impl Serving {
             Request::Status => return Ok(Done::Status(self.status())),
             Request::Rules => return Ok(Done::Rules(faults.rules())),
             Request::Add { toml } => {
-                let rules = scenario::rules_unchecked(toml)?;
+                let (rules, lines) = scenario::rules_and_lines(toml)?;
                 if rules.is_empty() {
                     return Err("no [[fault]] in what was given".into());
                 }
+                let at_line = |at: usize, why: String| match lines.get(at) {
+                    Some(line) => format!("line {line}: {why}"),
+                    None => why,
+                };
                 if let Some(at) = fault::needs_qemu(&rules) {
-                    return Err(fault::no_qemu(&rules[at]));
+                    return Err(at_line(at, fault::no_qemu(&rules[at])));
                 }
-                added = faults.add(rules, &self.legs)?;
+                let done = faults.add(rules, &self.legs);
+                added = done.map_err(|(at, why)| at_line(at, why))?;
                 format!("added {}", added.join(", "))
             }
             Request::Remove { name } => {
@@ -149,10 +154,10 @@ impl Serving {
             }
             Request::Hold { leg } => {
                 let name = format!("{BY_HAND}{leg}");
-                let rule = scenario::rules_unchecked(&format!(
+                let (rule, _) = scenario::rules_and_lines(&format!(
                     "[[fault]]\nname = {name:?}\nlegs = [{leg:?}]\ndo = {{ hold = {{}} }}\n"
                 ))?;
-                added = faults.add(rule, &self.legs)?;
+                added = faults.add(rule, &self.legs).map_err(|(_, why)| why)?;
                 format!("requests to leg {leg} are held; release lets them go")
             }
             Request::Release { rule } => {
@@ -209,6 +214,8 @@ impl Serving {
                 writes: stats.writes,
                 flushes: stats.flushes,
                 discards: stats.discards,
+                bytes_read: stats.bytes_read,
+                bytes_written: stats.bytes_written,
                 errors: stats.errors,
                 in_flight: stats.in_flight,
                 lies,

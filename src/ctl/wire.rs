@@ -98,6 +98,10 @@ pub struct LegStatus {
     pub flushes: u64,
     /// Discards answered.
     pub discards: u64,
+    /// Bytes given to the guest.
+    pub bytes_read: u64,
+    /// Bytes fetched from the guest.
+    pub bytes_written: u64,
     /// Requests answered with an error.
     pub errors: u64,
     /// Requests that have arrived and not ended.

@@ -293,18 +293,18 @@ impl Faults {
     /// Adds rules, which are checked together with those that there are.
     ///
     /// # Errors
-    /// One sentence.
+    /// The place in `more` of the rule at fault, and one sentence.
     pub fn add(
         &self,
         mut more: Vec<Rule>,
         legs: &[crate::config::LegConfig],
-    ) -> Result<Vec<String>, String> {
+    ) -> Result<Vec<String>, (usize, String)> {
         let mut inner = lock(&self.inner);
         let mut all: Vec<Rule> = inner.rules.iter().map(|e| e.rule.clone()).collect();
         let first = all.len();
         all.append(&mut more);
         fault::name_all(&mut all);
-        fault::check(&all, legs).map_err(|(_, why)| why)?;
+        fault::check(&all, legs).map_err(|(at, why)| (at.saturating_sub(first), why))?;
         let new = all.split_off(first);
         let names = new.iter().map(|rule| rule.name.clone()).collect();
         for rule in new {

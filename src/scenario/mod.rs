@@ -331,10 +331,13 @@ fn rules(list: Vec<Spanned<Rule>>, legs: &[LegConfig], text: &str) -> Result<Vec
 }
 
 fn at_line(text: &str, start: Option<&usize>, why: &str) -> String {
-    let start = start.copied().unwrap_or(0).min(text.len());
-    let before = &text.as_bytes()[..start];
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line = line_of(text, start.copied().unwrap_or(0));
     format!("line {line}: {why}")
+}
+
+fn line_of(text: &str, start: usize) -> usize {
+    let before = &text.as_bytes()[..start.min(text.len())];
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// Rules from a file of their own: `[[fault]]` tables and nothing else.
@@ -359,15 +362,15 @@ pub fn rules_without_qemu(text: &str, legs: &[LegConfig]) -> Result<Vec<Rule>, S
     }
 }
 
-/// Rules that will be checked together with others.
+/// Rules that will be checked together with others, and the line of each.
 ///
 /// # Errors
 /// What is no rule, with the line.
-pub fn rules_unchecked(text: &str) -> Result<Vec<Rule>, String> {
-    Ok(parse_rules(text)?
-        .into_iter()
-        .map(Spanned::into_inner)
-        .collect())
+pub fn rules_and_lines(text: &str) -> Result<(Vec<Rule>, Vec<usize>), String> {
+    let list = parse_rules(text)?;
+    let lines = list.iter().map(|rule| line_of(text, rule.span().start));
+    let lines = lines.collect();
+    Ok((list.into_iter().map(Spanned::into_inner).collect(), lines))
 }
 
 fn parse_rules(text: &str) -> Result<Vec<Spanned<Rule>>, String> {

@@ -51,6 +51,17 @@ fn rules_come_and_go_and_lies_are_healed() {
         })
         .contains("no [[fault]]")
     );
+    let second_is_bad = "[[fault]]\ndo = \"lose\"\n[[fault]]\nlegs = [\"z\"]\ndo = \"lose\"\n";
+    let why = refused(&Request::Add {
+        toml: second_is_bad.into(),
+    });
+    assert!(
+        why.starts_with("line 3: ") && why.contains("unknown leg `z`"),
+        "{why}"
+    );
+    let unplug = "[[fault]]\ndo = { unplug = {} }\n".into();
+    let why = refused(&Request::Add { toml: unplug });
+    assert!(why.contains("`legwatch run`, which owns QEMU"), "{why}");
     assert_eq!(a.write(0, &new), 0);
     assert_eq!(a.read(0, 512).unwrap(), old);
     let Done::Rules(rules) = ask(&socket, &Request::Rules).unwrap() else {

@@ -105,6 +105,7 @@ impl Legs {
                 queues: 1,
                 queue_size: 128,
                 properties: Vec::new(),
+                connection: vec![],
             });
         }
         let daemon = command.stdin(Stdio::null()).spawn().unwrap();

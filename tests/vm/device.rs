@@ -83,6 +83,7 @@ impl Run {
                 queues: 2,
                 queue_size: 64,
                 properties: properties.iter().map(ToString::to_string).collect(),
+                connection: vec![],
             }],
             qmp: None,
             gdb: None,
