@@ -143,6 +143,7 @@ pub(crate) fn moment(header: &RunHeader, event: &Event) -> Option<(String, Strin
             | Mark::Target(_)
             | Mark::WorkloadEnd { .. }
             | Mark::ReadBackEnd { .. }
+            | Mark::Survey { .. }
             | Mark::Quiet { .. }
             | Mark::Fact { .. }
             | Mark::Finish { .. } => None,
@@ -186,6 +187,10 @@ pub(crate) fn in_words(action: &Action) -> String {
         Action::BadSectors { sectors } => format!("makes {} unreadable", list(sectors)),
         Action::Dead => "makes the leg dead".into(),
         Action::PowerCut => "cuts the power of all legs".into(),
+        Action::Disconnect { ms } => format!("closes the socket for {ms} ms"),
+        Action::Unplug { ms: Some(ms) } => format!("has the device taken away for {ms} ms"),
+        Action::Unplug { ms: None } => "has the device taken away".into(),
+        Action::Resize { sectors } => format!("makes the leg {sectors} sectors large"),
         Action::Withheld => "was withheld by the budget".into(),
     }
 }

@@ -146,7 +146,8 @@ impl Checker {
             | Wrongness::Metadata
             | Wrongness::ReadBack
             | Wrongness::Step
-            | Wrongness::Kernel => None,
+            | Wrongness::Kernel
+            | Wrongness::Unmet => None,
         };
         if let (Some(what), Some(record)) = (never, write) {
             let end = if record.end > EventNo(0) {
