@@ -476,7 +476,7 @@ fn mark_in_words(mark: &Mark, header: &RunHeader) -> Option<String> {
             .unwrap_or_else(|| step.to_string())
     };
     match mark {
-        Mark::Intent(_) | Mark::Pages(_) | Mark::Fact { .. } => None,
+        Mark::Intent(_) | Mark::Pages(_) | Mark::Survey { .. } | Mark::Fact { .. } => None,
         Mark::Hello(hello) => Some(format!("the agent runs, kernel {}", hello.release)),
         Mark::Target(target) => Some(format!(
             "target {} is {} ({} sectors)",
