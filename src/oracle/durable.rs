@@ -241,7 +241,7 @@ impl Checker {
                     }),
                 }
             }
-            finding.last = like().last().map_or(first.at.0, |read| read.at.0);
+            finding.last = like().next_back().map_or(first.at.0, |read| read.at.0);
             if first.suspect {
                 finding.confidence = Confidence::Suspect;
                 finding.notes.push(
