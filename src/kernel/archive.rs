@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::mirror::mirrors;
 use super::pins::PinnedPackage;
-use super::{KernelError, debian_version, io_error};
+use super::{KernelError, debian_version, io_error, tool_error};
 use crate::cache::Cache;
 
 /// Debian's archive keys.
@@ -463,10 +463,6 @@ pub(super) fn first_error(said: &str) -> String {
         .filter(|c| !c.is_control())
         .take(300)
         .collect()
-}
-
-pub(super) fn tool_error(tool: &'static str) -> impl FnOnce(std::io::Error) -> KernelError {
-    move |source| KernelError::NoTool { tool, source }
 }
 
 #[cfg(test)]

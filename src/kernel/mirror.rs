@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use super::KernelError;
-use super::archive::tool_error;
+use super::tool_error;
 
 /// The main and the security archive: `$LEGWATCH_MIRROR`, else what the host's own apt sources name.
 pub(super) fn mirrors() -> Result<(String, String), KernelError> {

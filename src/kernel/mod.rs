@@ -29,7 +29,7 @@ pub use own_module::OwnModule;
 pub use spec::{Spec, SpecError};
 
 use crate::cache::{Cache, CacheError};
-use archive::{Archive, first_error, tool_error};
+use archive::{Archive, first_error};
 use fetched::fetched;
 use local::{bzimage, host, tree};
 use modules::Modules;
@@ -174,6 +174,10 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Kern
         path: path.to_owned(),
         source,
     }
+}
+
+fn tool_error(tool: &'static str) -> impl FnOnce(io::Error) -> KernelError {
+    move |source| KernelError::NoTool { tool, source }
 }
 
 /// Finds the kernel that `spec` names, fetching and unpacking it when it is one of Debian's and not in the cache yet.
