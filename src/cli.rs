@@ -322,7 +322,7 @@ pub struct ExplainArgs {
 #[derive(Debug, Args)]
 pub struct ReportArgs {
     /// The folder of a run, or of a campaign of `legwatch test`.
-    #[arg(required_unless_present = "merge")]
+    #[arg(required_unless_present_any = ["merge", "diff"])]
     pub run: Option<PathBuf>,
     /// Campaigns that are parts of one (--partition), as the whole.
     #[arg(long, num_args = 1.., value_name = "DIR", conflicts_with = "run")]
@@ -330,6 +330,9 @@ pub struct ReportArgs {
     /// With --merge: folder for the whole's reports; must be new or empty.
     #[arg(long, requires = "merge")]
     pub out: Option<PathBuf>,
+    /// Two runs, earlier and later: which findings are new, gone, the same. Exit code 1 if something new decides.
+    #[arg(long, num_args = 2, value_names = ["EARLIER", "LATER"], conflicts_with_all = ["run", "merge"])]
+    pub diff: Vec<PathBuf>,
     /// What is printed.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,

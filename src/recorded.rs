@@ -12,6 +12,7 @@ use crate::journal::{ReadError, Reader};
 use crate::judge::Judge;
 use crate::oracle::Verdict;
 use crate::picture::{Painter, Picture};
+use crate::report::diff::Difference;
 use crate::report::html;
 use crate::report::json::Report;
 use crate::report::text::{self, Style};
@@ -160,19 +161,40 @@ pub fn fold(path: &Path, strict: bool) -> Result<(RunHeader, Verdict), RecordedE
 /// # Errors
 /// [`Failure`], if there is none.
 pub fn report(args: &ReportArgs) -> Result<u8, Failure> {
+    if let [earlier, later] = &args.diff[..] {
+        let difference = Difference::of(&read_report(earlier)?, &read_report(later)?);
+        let text = match args.format {
+            ReportFormat::Text => difference.render(style()),
+            ReportFormat::Json => {
+                serde_json::to_string_pretty(&difference).expect("plain data") + "\n"
+            }
+            ReportFormat::Html | ReportFormat::Junit | ReportFormat::Ktap => {
+                return Err(Failure::user("--diff is told as text or json"));
+            }
+        };
+        put(&text)?;
+        return Ok(difference.exit_code());
+    }
     let Some(run) = &args.run else {
         return suite::merge(&args.merge, args.out.as_deref(), args.format);
     };
     if suite::is_campaign(run) {
         return suite::recorded(run, args.format);
     }
+    let report = read_report(run)?;
+    print(run, args.format)?;
+    Ok(report.exit_code)
+}
+
+/// The report that a run left in its folder.
+fn read_report(run: &Path) -> Result<Report, Failure> {
     let path = run.join("report.json");
     if !path.is_file() {
         return Err(Failure::user(if run.join(JOURNAL).is_file() {
-            RecordedError::NoReport(run.clone())
+            RecordedError::NoReport(run.to_owned())
         } else {
             RecordedError::NoRun {
-                path: run.clone(),
+                path: run.to_owned(),
                 wanted: "report.json",
             }
         }));
@@ -183,14 +205,12 @@ pub fn report(args: &ReportArgs) -> Result<u8, Failure> {
             source,
         })
     })?;
-    let report: Report = serde_json::from_str(&text).map_err(|error| {
+    serde_json::from_str(&text).map_err(|error| {
         Failure::user(format!(
             "{}: no report of legwatch: {error}",
             path.display()
         ))
-    })?;
-    print(run, args.format)?;
-    Ok(report.exit_code)
+    })
 }
 
 /// Prints a run's report from its folder; on a terminal in colours.

@@ -13,6 +13,18 @@ use crate::mark::IntentKind;
 use crate::md::BadSuperblock;
 use crate::plan::StepKind;
 
+/// Where several findings would have the same identifier (the legs got different things instead), the later ones are numbered.
+fn name_apart(findings: &mut [Finding]) {
+    let mut seen: std::collections::BTreeMap<String, u32> = std::collections::BTreeMap::new();
+    for finding in findings {
+        let count = seen.entry(finding.id.clone()).or_default();
+        *count += 1;
+        if *count > 1 {
+            finding.id = format!("{}-{count}", finding.id);
+        }
+    }
+}
+
 impl Checker {
     /// The verdict. The run's events are all applied; a run that has no [`crate::event::What::End`] was cut off.
     pub fn finish(mut self, end: EndState) -> Verdict {
@@ -26,6 +38,7 @@ impl Checker {
         self.expectations(&mut findings, &mut reasons);
         findings.extend(end.findings);
         findings.sort_by(|one, other| (one.first, &one.id).cmp(&(other.first, &other.id)));
+        name_apart(&mut findings);
         self.fault_coverage(&mut reasons);
         let known: Vec<Finding> = findings
             .extract_if(.., |finding| finding.known.is_some())

@@ -54,7 +54,7 @@ impl Report {
             coverage: verdict.coverage.clone(),
             notes: verdict.notes.clone(),
             reproduce: header.reproduce.clone(),
-            provenance: header.provenance.clone(),
+            provenance: provenance(header, &verdict.coverage),
         }
     }
 
@@ -64,4 +64,26 @@ impl Report {
         text.push('\n');
         text
     }
+}
+
+/// What the host knew when the run began, and what the guest told of itself: kernel, configuration, command line, taint, modules.
+fn provenance(header: &RunHeader, coverage: &Coverage) -> serde_json::Value {
+    let mut all = header.provenance.as_object().cloned().unwrap_or_default();
+    let mut guest = serde_json::Map::new();
+    let mut modules = serde_json::Map::new();
+    for (name, value) in &coverage.facts {
+        if let Some(name) = name.strip_prefix("kernel.") {
+            guest.insert(name.to_owned(), value.clone().into());
+        } else if let Some(name) = name
+            .strip_prefix("module.")
+            .and_then(|name| name.strip_suffix(".build-id"))
+        {
+            modules.insert(name.to_owned(), value.clone().into());
+        }
+    }
+    if !modules.is_empty() {
+        guest.insert("modules".into(), modules.into());
+    }
+    all.insert("guest".into(), guest.into());
+    all.into()
 }

@@ -300,8 +300,10 @@ impl Host {
     fn provenance(&self) -> serde_json::Value {
         serde_json::json!({
             "legwatch": env!("CARGO_PKG_VERSION"),
+            "legwatch-crc32": own_crc32(),
             "kernel": self.kernel.spec,
             "release": self.kernel.release,
+            "config-crc32": self.kernel.config.as_deref().and_then(crc32_of),
             "packages": self.kernel.packages.iter().map(|package| format!("{} {}", package.name, package.version)).collect::<Vec<_>>(),
             "own_modules": self.own_modules.iter().map(|own| format!("{} {} CRC-32 {:08x}", own.name, own.path.display(), crc32fast::hash(&own.bytes))).collect::<Vec<_>>(),
             "qemu": self.qemu.version,
@@ -309,6 +311,17 @@ impl Host {
             "mdadm": mdadm_version(),
         })
     }
+}
+
+/// CRC-32 of a file, in hexadecimal; `None` if it can't be read.
+fn crc32_of(path: &Path) -> Option<String> {
+    let bytes = std::fs::read(path).ok()?;
+    Some(format!("{:08x}", crc32fast::hash(&bytes)))
+}
+
+/// Which build of legwatch this is.
+pub fn own_crc32() -> Option<String> {
+    crc32_of(&std::env::current_exe().ok()?)
 }
 
 /// The disks of a machine: the legs, then the control leg.

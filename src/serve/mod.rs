@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::qemu;
 use crate::recorded;
 use crate::run::happening::Interrupts;
-use crate::run::{disks, may_disconnect, out};
+use crate::run::{disks, may_disconnect, out, own_crc32};
 use crate::scenario;
 use crate::witness::Witness;
 use crate::witness::wire::{Notice, WitnessConfig};
@@ -168,7 +168,7 @@ fn config(
         expect,
         strict: args.strict,
         no_known: args.no_known,
-        provenance: serde_json::json!({ "legwatch": env!("CARGO_PKG_VERSION") }),
+        provenance: serde_json::json!({ "legwatch": env!("CARGO_PKG_VERSION"), "legwatch-crc32": own_crc32() }),
         again: String::new(),
     }
 }
