@@ -34,6 +34,10 @@ pub enum Command {
     Check(CheckArgs),
     /// Print the report of a recorded run.
     Report(ReportArgs),
+    /// A recorded run in other tools' formats: dm-log-writes, blkparse's text, Chrome's trace.
+    Export(ExportArgs),
+    /// A leg's image at any number of a recorded run.
+    Image(ImageArgs),
     /// What a check, an excuse or a known deviation is.
     Explain(ExplainArgs),
     /// Rules, marks and state of a live backend.
@@ -336,6 +340,63 @@ pub struct ReportArgs {
     /// What is printed.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
+}
+
+/// `legwatch export`
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The run's folder, or its journal.
+    pub run: PathBuf,
+    /// What is written.
+    #[arg(long, value_enum)]
+    pub format: ExportFormat,
+    /// The leg, for log-writes.
+    #[arg(long, value_name = "NAME")]
+    pub leg: Option<String>,
+    /// A new file; without one, text goes to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// What rules lost, tore or misdirected is as they made it.
+    #[arg(long)]
+    pub medium: bool,
+    /// Go on where the journal does not have a payload.
+    #[arg(long)]
+    pub partial: bool,
+}
+
+/// `legwatch export --format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// One leg's log as dm-log-writes writes it, with marks; for replay-log.
+    LogWrites,
+    /// Text as blkparse prints it.
+    Blktrace,
+    /// Chrome's trace JSON; for Perfetto's viewer.
+    ChromeTrace,
+}
+
+/// `legwatch image`
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    /// The run's folder, or its journal.
+    pub run: PathBuf,
+    /// The leg.
+    #[arg(long, value_name = "NAME")]
+    pub leg: String,
+    /// The number of the sequence behind which it is built; without one, the end.
+    #[arg(long, value_name = "NUMBER")]
+    pub at: Option<u64>,
+    /// The image; a new file.
+    pub out: PathBuf,
+    /// As the leg was, with what rules lost, tore or misdirected; else as an honest disk would be.
+    #[arg(long)]
+    pub medium: bool,
+    /// What the leg held when the run began, for a leg that was no fresh one.
+    #[arg(long, value_name = "FILE")]
+    pub base: Option<PathBuf>,
+    /// Go on where the journal does not have a payload.
+    #[arg(long)]
+    pub partial: bool,
 }
 
 /// `legwatch kernel …`

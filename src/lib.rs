@@ -13,6 +13,7 @@ pub mod ctl;
 pub mod device;
 pub mod event;
 pub mod explain;
+pub mod export;
 pub mod failure;
 pub mod fault;
 pub mod finding;

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use legwatch::cli::{Cli, Command};
 use legwatch::failure::{self, EXIT_INTERNAL, EXIT_USER, Failure};
-use legwatch::{ctl, explain, kernel_command, new_scenario, recorded, run, serve, suite, witness};
+use legwatch::{
+    ctl, explain, export, kernel_command, new_scenario, recorded, run, serve, suite, witness,
+};
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
@@ -43,6 +45,8 @@ fn command(command: &Command) -> Result<u8, Failure> {
         Command::Serve(args) => serve::serve(args),
         Command::Check(args) => recorded::check(args),
         Command::Report(args) => recorded::report(args),
+        Command::Export(args) => export::export(args),
+        Command::Image(args) => export::image_command(args),
         Command::Explain(args) => explain::explain(args),
         Command::Ctl(args) => ctl::ctl(args),
         Command::Kernel { command } => kernel_command::run(command),

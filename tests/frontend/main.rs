@@ -3,6 +3,7 @@
 mod control;
 mod ctl;
 mod driver;
+mod export;
 mod faults;
 mod held;
 mod inflight;
