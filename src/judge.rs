@@ -7,7 +7,7 @@ use crate::guest_health::{Crash, Meaning, Watcher};
 use crate::header::RunHeader;
 use crate::mark::Mark;
 use crate::oracle::lost;
-use crate::oracle::{Checker, EndState, Verdict, Wanted};
+use crate::oracle::{Checker, EndState, SoFar, Verdict, Wanted};
 
 /// Functions of a trace that a finding shows.
 const TRACE_MAX: usize = 12;
@@ -95,9 +95,9 @@ impl Judge {
         self.checker.first_proven()
     }
 
-    /// Findings so far, before those of one cause are folded.
-    pub fn wrong_so_far(&self) -> u64 {
-        self.checker.wrong_so_far()
+    /// How the run stands; see [`Checker::so_far`].
+    pub fn so_far(&self) -> SoFar {
+        self.checker.so_far()
     }
 
     /// The verdict.

@@ -33,6 +33,7 @@ pub mod new_scenario;
 pub mod oracle;
 pub mod picture;
 pub mod plan;
+pub mod progress;
 pub mod qemu;
 pub mod recorded;
 pub mod release;

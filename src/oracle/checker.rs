@@ -11,7 +11,6 @@ use super::world::World;
 use super::wrong::Wrongs;
 use crate::block::{LegId, RequestId, Sector, SectorRange};
 use crate::event::{Event, EventNo, GuestEnd, What};
-use crate::finding::Confidence;
 use crate::header::RunHeader;
 use crate::md::{ArrayKey, never_metadata};
 use crate::shadow::{RangeSet, Table};
@@ -82,7 +81,13 @@ impl Checker {
         Checker {
             world: World::new(header),
             book: Book::new(header.run, header.keeps_versions),
-            wrongs: Wrongs::default(),
+            wrongs: Wrongs::new(
+                header
+                    .options
+                    .get("no_known")
+                    .and_then(serde_json::Value::as_bool)
+                    .unwrap_or(false),
+            ),
             injected: Injected::default(),
             durable: super::durable::Durable::default(),
             coverage,
@@ -194,28 +199,6 @@ impl Checker {
             }
         }
         areas
-    }
-
-    /// In short, the first thing that is proven to be wrong so far.
-    pub fn first_proven(&self) -> Option<String> {
-        let wrong = self
-            .wrongs
-            .entries()
-            .iter()
-            .find(|wrong| wrong.confidence == Confidence::Proven)?;
-        Some(format!(
-            "{} on leg {}, array {}+{} ({})",
-            wrong.kind.name(),
-            self.world.header.leg_name(wrong.leg),
-            wrong.array.start().0,
-            wrong.array.count(),
-            wrong.check.name()
-        ))
-    }
-
-    /// Proven and suspect entries so far, for progress.
-    pub fn wrong_so_far(&self) -> u64 {
-        self.wrongs.entries().len() as u64 + self.wrongs.uncounted
     }
 
     fn guest_gone(&mut self, no: EventNo) {

@@ -72,6 +72,11 @@ impl Injected {
         }
     }
 
+    /// How often rules fired.
+    pub(super) fn fired(&self) -> u64 {
+        self.rules.values().map(|hits| hits.fired).sum()
+    }
+
     pub(super) fn added(&mut self, names: &[String]) {
         self.late.extend_from_slice(names);
     }

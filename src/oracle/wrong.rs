@@ -85,9 +85,21 @@ pub(crate) struct Wrongs {
     entries: Vec<Wrong>,
     details: BTreeMap<(Check, Wrongness, LegId), u32>,
     pub(crate) uncounted: u64,
+    /// Whether known deviations decide like any other finding.
+    known_decide: bool,
+    /// How many entries there are of each kind of those that are shown while the run goes on: neither injected nor known.
+    open: BTreeMap<(Check, Wrongness, Confidence), u64>,
 }
 
 impl Wrongs {
+    /// None yet; `known_decide`: known deviations decide like any other finding.
+    pub(crate) fn new(known_decide: bool) -> Wrongs {
+        Wrongs {
+            known_decide,
+            ..Wrongs::default()
+        }
+    }
+
     /// Whether the next entry of this kind is to be looked at closely.
     pub(crate) fn wants_detail(&mut self, check: Check, kind: Wrongness, leg: LegId) -> bool {
         let have = self.details.entry((check, kind, leg)).or_default();
@@ -96,6 +108,9 @@ impl Wrongs {
     }
 
     pub(crate) fn put(&mut self, wrong: Wrong) {
+        if is_open(&wrong, self.known_decide) {
+            *self.open.entry(open_key(&wrong)).or_default() += 1;
+        }
         if self.entries.len() < WRONGS_MAX {
             self.entries.push(wrong);
         } else {
@@ -107,16 +122,48 @@ impl Wrongs {
         &self.entries
     }
 
+    /// Kinds of findings so far, of this confidence.
+    pub(crate) fn open_kinds(&self, confidence: Confidence) -> u64 {
+        self.open
+            .iter()
+            .filter(|((_, _, of), count)| *of == confidence && **count > 0)
+            .count() as u64
+    }
+
+    /// The first entry that decides.
+    pub(crate) fn first_proven(&self) -> Option<&Wrong> {
+        if self.open_kinds(Confidence::Proven) == 0 {
+            return None;
+        }
+        self.entries.iter().find(|wrong| {
+            wrong.confidence == Confidence::Proven && is_open(wrong, self.known_decide)
+        })
+    }
+
     /// A leg turns out to have failed: what was held against it since `since` is taken back (case 7). Tells the sectors.
     pub(crate) fn forgive(&mut self, leg: LegId, since: EventNo) -> Vec<(ArrayKey, SectorRange)> {
         let mut forgiven = Vec::new();
+        let known_decide = self.known_decide;
         self.entries.retain(|wrong| {
             let keep = wrong.leg != leg || wrong.at <= since || wrong.check == Check::BufStable;
             if !keep {
+                if is_open(wrong, known_decide)
+                    && let Some(count) = self.open.get_mut(&open_key(wrong))
+                {
+                    *count = count.saturating_sub(1);
+                }
                 forgiven.push((wrong.key, wrong.array));
             }
             keep
         });
         forgiven
     }
+}
+
+fn open_key(wrong: &Wrong) -> (Check, Wrongness, Confidence) {
+    (wrong.check, wrong.kind, wrong.confidence)
+}
+
+fn is_open(wrong: &Wrong, known_decide: bool) -> bool {
+    wrong.injected.is_none() && (known_decide || wrong.known.is_none())
 }

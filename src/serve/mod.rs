@@ -11,6 +11,7 @@ use crate::config::{LegConfig, Record};
 use crate::failure::{EXIT_INTERRUPTED, Failure};
 use crate::fault::Rule;
 use crate::plan::Plan;
+use crate::progress::Progress;
 use crate::qemu;
 use crate::recorded;
 use crate::run::happening::Interrupts;
@@ -55,6 +56,9 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
         witness.boot(plan.boot, plan)?;
     }
     announce(&config, &witness.sockets())?;
+    let names: Vec<String> = config.legs.iter().map(|leg| leg.name.clone()).collect();
+    let mut progress = Progress::new();
+    progress.name("serving");
     loop {
         match interrupted.recv_timeout(Duration::from_millis(100)) {
             Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
@@ -63,18 +67,18 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
         let mut failed = false;
         for notice in told.try_iter() {
             match notice {
-                Notice::Finding(headline) => eprintln!("finding: {headline}"),
+                Notice::Finding(headline) => progress.line(&format!("finding: {headline}")),
                 // Told by the verdict that can't be given.
                 Notice::Failed { .. } => failed = true,
                 // The guest is somebody else's to kill.
-                Notice::Cut => eprintln!(
-                    "legwatch: the power of all legs is cut; kill the guest, then `legwatch ctl … power-on`"
+                Notice::Cut => progress.line(
+                    "legwatch: the power of all legs is cut; kill the guest, then `legwatch ctl … power-on`",
                 ),
+                Notice::Live(live) => progress.live(&live, &names),
                 Notice::Ready { .. }
                 // Refused where rules are read.
                 | Notice::Unplug { .. }
                 | Notice::Mark(_)
-                | Notice::Live(_)
                 | Notice::CaughtUp
                 | Notice::Done(_) => {}
             }
@@ -83,7 +87,10 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
             break;
         }
     }
-    let summary = witness.finish(false)?;
+    progress.name("verdict");
+    let summary = witness.finish(false);
+    progress.end();
+    let summary = summary?;
     recorded::print(folder.path(), args.format)?;
     eprintln!("legwatch: {}", folder.path().display());
     Ok(summary.exit)

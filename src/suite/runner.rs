@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -21,6 +21,7 @@ use crate::campaign::result::RunEnd;
 use crate::campaign::{Plan, RunResult, State};
 use crate::clock;
 use crate::failure::{EXIT_INTERRUPTED, Failure};
+use crate::progress::EVERY_VARIABLE;
 use crate::report::json::Report;
 use crate::run::happening::Interrupts;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -51,6 +52,7 @@ pub(super) struct Ended {
 #[derive(Debug)]
 enum Message {
     Said { job: usize, text: String },
+    Found(String),
     Ended(Box<RunResult>),
     Failed(Failure),
     Interrupted,
@@ -184,6 +186,7 @@ fn listen(
         };
         match message {
             Message::Said { job, text } => progress.job(job, &text),
+            Message::Found(text) => progress.line(&format!("legwatch: {text}")),
             Message::Ended(result) => {
                 progress.ended(&result);
                 if let Err(error) = store.record(&result) {
@@ -331,6 +334,9 @@ fn start(
         .arg("--out")
         .arg(&folder)
         .args(&shared.options.arguments);
+    if io::stderr().is_terminal() {
+        command.env(EVERY_VARIABLE, "1");
+    }
     let began = clock::now();
     let child = {
         // Under the lock, so that a stop either sees this run or keeps it from being begun.
@@ -350,10 +356,13 @@ fn start(
     };
     let name = format!("{} on {}, seed {seed}", row.scenario, row.kernel);
     let (code, last_words) = follow(child, &mut log, |text| {
-        let _nobody_listens = sender.send(Message::Said {
-            job,
-            text: format!("{name}: {text}"),
-        });
+        let told = format!("{name}: {text}");
+        let message = if text.starts_with("finding: ") {
+            Message::Found(told)
+        } else {
+            Message::Said { job, text: told }
+        };
+        let _nobody_listens = sender.send(message);
     })
     .map_err(Failure::internal)?;
     let stopped = {

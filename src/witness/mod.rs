@@ -406,6 +406,12 @@ impl Watch {
         if matches!(event.what, What::Evidence { .. }) {
             return Ok(());
         }
+        if !self.found
+            && let Some(headline) = self.judge.first_proven()
+        {
+            self.found = true;
+            let _nobody_listens = self.notices.send(Notice::Finding(headline));
+        }
         for wanted in self.judge.wanted() {
             // Proven by its digest, or not shown: what a leg holds now may be newer than what the finding speaks of.
             if let Ok(bytes) = self.device.read_sector(wanted.leg, wanted.sector)
@@ -463,14 +469,11 @@ impl Watch {
             self.live.completed[at] = stats.arrived.saturating_sub(stats.in_flight);
             self.live.in_flight[at] = stats.in_flight;
         }
-        self.live.findings = self.judge.wrong_so_far();
-        if !self.found
-            && self.live.findings > 0
-            && let Some(headline) = self.judge.first_proven()
-        {
-            self.found = true;
-            let _nobody_listens = self.notices.send(Notice::Finding(headline));
-        }
+        let so_far = self.judge.so_far();
+        self.live.findings = so_far.proven;
+        self.live.suspect = so_far.suspect;
+        self.live.faults = so_far.faults;
+        self.live.unequal = (so_far.unequal, so_far.unequal_more);
         self.live.journal_bytes = self.journal.bytes();
         let _nobody_listens = self.notices.send(Notice::Live(self.live.clone()));
         Ok(())

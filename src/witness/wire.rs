@@ -135,8 +135,17 @@ pub struct Live {
     pub completed: Vec<u64>,
     /// Requests in flight on each leg.
     pub in_flight: Vec<u64>,
-    /// Findings so far.
+    /// Kinds of findings so far that are proven and decide.
     pub findings: u64,
+    /// Kinds of findings so far that are suspect.
+    #[serde(default)]
+    pub suspect: u64,
+    /// How often rules fired.
+    #[serde(default)]
+    pub faults: u64,
+    /// Array sectors that differ between legs now, and whether there may be more of them.
+    #[serde(default)]
+    pub unequal: (u64, bool),
     /// Bytes that the journal has.
     pub journal_bytes: u64,
 }

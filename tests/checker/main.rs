@@ -9,3 +9,4 @@ mod pages;
 mod planted;
 mod promises;
 mod random_md;
+mod so_far;

@@ -436,6 +436,10 @@ fn behind(release: &str, legs: u8, missing: &[u8]) -> Verdict {
 
 /// The same in a scenario that is there to show these known deviations.
 fn behind_of(release: &str, legs: u8, missing: &[u8], known: &[&str]) -> Verdict {
+    finish(&mut history_behind(release, legs, missing, known))
+}
+
+pub(crate) fn history_behind(release: &str, legs: u8, missing: &[u8], known: &[&str]) -> History {
     let mut history = History::new(legs, Some(1));
     history.header.expect.known = known.iter().map(|id| (*id).to_owned()).collect();
     history.mark(legwatch::mark::Mark::Fact {
@@ -447,7 +451,7 @@ fn behind_of(release: &str, legs: u8, missing: &[u8], known: &[&str]) -> Verdict
     stray(&mut history, &with, 200, garbage(1));
     history.set_bits(0);
     stray(&mut history, missing, 200, garbage(1));
-    finish(&mut history)
+    history
 }
 
 #[test]

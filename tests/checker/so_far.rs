@@ -1,0 +1,97 @@
+//! What the checker tells while a run goes on: the first proven finding at once, what differs now, and what does not decide left out.
+
+use crate::history::{History, Load, garbage};
+use legwatch::event::{Action, Decided, What};
+use legwatch::header::RuleHead;
+use legwatch::oracle::Checker;
+
+/// A checker that has seen `history` up to `events`.
+fn after(history: &History, events: usize) -> Checker {
+    let mut checker = Checker::new(&history.header);
+    for event in &history.events[..events] {
+        checker.apply(event);
+    }
+    checker
+}
+
+#[test]
+fn what_differs_now_is_counted_and_is_over_when_the_other_leg_has_it() {
+    let mut history = History::with_bitmap(2, None);
+    history.honest(&Load::new(1, 1, 64, 8));
+    let load = Load::new(1, 2, 200, 16);
+    history.begin(&load);
+    history.write(0, 200, &load.contents());
+    let between = history.events.len();
+    history.write(1, 200, &load.contents());
+    history.end(&load);
+    let equal = history.events.len();
+    let so_far = after(&history, between).so_far();
+    assert_eq!((so_far.unequal, so_far.unequal_more), (16, false));
+    let so_far = after(&history, equal).so_far();
+    assert_eq!((so_far.unequal, so_far.proven, so_far.suspect), (0, 0, 0));
+}
+
+#[test]
+fn the_first_finding_is_told_with_the_event_that_proves_it() {
+    let mut history = History::with_bitmap(2, None);
+    for at in 0..4 {
+        history.honest(&Load::new(1, at + 1, 8 * at, 8));
+    }
+    let lost = Load::new(1, 9, 200, 8);
+    history.begin(&lost);
+    history.write(0, 200, &lost.contents());
+    let before = history.events.len();
+    history.end(&lost);
+    let proven = history.events.len();
+    let checker = after(&history, before);
+    assert_eq!((checker.so_far().proven, checker.first_proven()), (0, None));
+    let checker = after(&history, proven);
+    assert_eq!(checker.so_far().proven, 1);
+    assert_eq!(
+        checker.first_proven().unwrap(),
+        "absent on leg b, array 200+8 (stamp)"
+    );
+}
+
+#[test]
+fn a_known_deviation_is_not_told_unless_it_decides() {
+    let history = crate::promises::history_behind("6.12.117", 2, &[1], &[]);
+    let checker = after(&history, history.events.len());
+    assert_eq!((checker.first_proven(), checker.so_far().proven), (None, 0));
+    let mut history = history;
+    history.header.options = serde_json::json!({ "no_known": true });
+    let checker = after(&history, history.events.len());
+    assert_eq!(checker.so_far().proven, 1);
+    assert!(checker.first_proven().unwrap().contains("(bit-clear-eq)"));
+}
+
+#[test]
+fn what_a_rule_did_is_counted_as_a_fault_and_is_no_finding() {
+    let mut history = History::with_bitmap(2, None);
+    history.header.rules.push(RuleHead {
+        name: "lies".into(),
+        may_not_fire: false,
+    });
+    let load = Load::new(1, 1, 200, 8);
+    history.honest(&load);
+    // A read is answered falsely, and md copies the answer to the other leg.
+    let read = history.arrive(0, legwatch::block::Operation::Read, 200, 8);
+    history.push(What::Decided(Decided {
+        request: read,
+        rule: 0,
+        action: Action::CorruptAnswer,
+    }));
+    let wrong = [garbage(3); 8];
+    let digests = wrong.iter().map(|block| crc32fast::hash(block)).collect();
+    history.complete_with(
+        read,
+        legwatch::block::Status::Ok,
+        legwatch::event::Content::Returned(digests),
+    );
+    history.write(1, 200, &wrong);
+    history.quiet();
+    let checker = after(&history, history.events.len());
+    let so_far = checker.so_far();
+    assert_eq!((so_far.faults, so_far.proven), (1, 0));
+    assert_eq!(checker.first_proven(), None);
+}
