@@ -210,6 +210,15 @@ pub struct ServeArgs {
     /// Which payloads the journal keeps.
     #[arg(long, value_enum, default_value_t = RecordArg::Metadata)]
     pub record: RecordArg,
+    /// What is watched: parts (crc, buffer, journal, shadow) and checks by name, comma-separated, each with `no-` before it to switch it off; `all`,
+    /// `none`. What is off is said next to the verdict.
+    #[arg(
+        long,
+        value_name = "CHECKS",
+        value_delimiter = ',',
+        default_value = "all"
+    )]
+    pub watch: Vec<String>,
     /// A plan for the agent in your guest, as JSON; without one the control leg only takes marks.
     #[arg(long)]
     pub plan: Option<PathBuf>,

@@ -19,6 +19,7 @@ use crate::medium::{Lies, Medium, MediumError, MediumView};
 use crate::sequence::Sequence;
 use crate::vhost_user::{Backend, Listener, ListenerError, Socket, SocketError};
 use crate::virtio::Limits;
+use crate::watch::Watch;
 
 /// What is read of a file leg at the start when nothing is known of where its data is: so much at its beginning and at its end.
 const INITIAL_HEAD_BYTES: u64 = 16 << 20;
@@ -44,8 +45,8 @@ pub enum Threads {
 pub struct Options {
     /// Which payloads the events carry.
     pub record: Record,
-    /// Whether guest memory is looked at again just before a write's answer.
-    pub digest_again: bool,
+    /// What is looked at.
+    pub watch: Watch,
     /// How long a quiet point is waited for.
     pub quiet_limit: Duration,
     /// How long a worker looks at its rings before it sleeps, at most. Zero: it sleeps at once.
@@ -64,7 +65,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             record: Record::Metadata,
-            digest_again: true,
+            watch: Watch::default(),
             quiet_limit: Duration::from_secs(60),
             spin_most: Duration::from_micros(50),
             threads: Threads::Auto,
@@ -186,7 +187,7 @@ impl Device {
                 Arc::clone(&faults),
                 lies,
                 options.record,
-                options.digest_again,
+                &options.watch,
             );
             disks.push(disk.map_err(failed)?);
         }

@@ -8,6 +8,7 @@ use crate::header::RunHeader;
 use crate::mark::Mark;
 use crate::oracle::lost;
 use crate::oracle::{Checker, EndState, SoFar, Verdict, Wanted};
+use crate::watch::{Part, Watch};
 
 /// Functions of a trace that a finding shows.
 const TRACE_MAX: usize = 12;
@@ -23,6 +24,8 @@ pub struct Judge {
     end: EndState,
     strict: bool,
     no_known: bool,
+    /// Whether events go to the checker at all.
+    folds: bool,
 }
 
 impl Judge {
@@ -34,6 +37,7 @@ impl Judge {
             lines: Vec::new(),
             boot: 0,
             end: EndState::default(),
+            folds: Watch::of(&header.options).has(Part::Shadow),
             strict,
             no_known: header
                 .options
@@ -77,7 +81,11 @@ impl Judge {
             | What::Evidence { .. }
             | What::End => {}
         }
-        self.checker.apply(event);
+        if self.folds {
+            self.checker.apply(event);
+        } else {
+            self.checker.skip(event);
+        }
     }
 
     /// Sectors whose content a finding wants to show; see [`Checker::wanted`].

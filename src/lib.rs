@@ -47,4 +47,5 @@ pub mod stamp;
 pub mod suite;
 pub mod vhost_user;
 pub mod virtio;
+pub mod watch;
 pub mod witness;

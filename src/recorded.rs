@@ -18,6 +18,7 @@ use crate::report::json::Report;
 use crate::report::text::{self, Style};
 use crate::scenario::Scenario;
 use crate::suite;
+use crate::watch::{Part, Watch};
 
 /// The journal's name in a run's folder.
 pub const JOURNAL: &str = "journal";
@@ -36,6 +37,9 @@ pub enum RecordedError {
         /// What is missing.
         wanted: &'static str,
     },
+    /// The run kept no journal.
+    #[error("{} has a journal without events: its run was told not to keep any (--watch); its report is all there is (`legwatch report`)", .0.display())]
+    NotKept(std::path::PathBuf),
     /// The journal can't be read.
     #[error("the journal {} can't be read", .path.display())]
     Journal {
@@ -138,6 +142,9 @@ pub fn fold(path: &Path, strict: bool) -> Result<(RunHeader, Verdict), RecordedE
     };
     let mut reader = open(path)?;
     let header = reader.header().clone();
+    if !Watch::of(&header.options).has(Part::Journal) {
+        return Err(RecordedError::NotKept(path.to_owned()));
+    }
     let was_strict = header
         .options
         .get("strict")
@@ -236,8 +243,11 @@ pub fn print(folder: &Path, format: ReportFormat) -> Result<(), Failure> {
         ReportFormat::Text if style() == Style::Plain => put(&read("report.txt")?),
         ReportFormat::Text => {
             // Colours come from the same fold; the journal is the run.
-            let (header, verdict) = fold(&folder.join(JOURNAL), false).map_err(Failure::user)?;
-            put(&text::render(&header, &verdict, Style::Colour))
+            match fold(&folder.join(JOURNAL), false) {
+                Ok((header, verdict)) => put(&text::render(&header, &verdict, Style::Colour)),
+                Err(RecordedError::NotKept(_)) => put(&read("report.txt")?),
+                Err(error) => Err(Failure::user(error)),
+            }
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::event::{Event, EventNo, What};
 const ROOM_EVENTS: usize = 8_192;
 /// How long the collector sleeps between looks: from a moment after the last event up to this.
 const LOOK_MOST: Duration = Duration::from_millis(2);
-const LOOK_LEAST: Duration = Duration::from_micros(50);
+const LOOK_LEAST: Duration = Duration::from_micros(250);
 /// How long a producer without room sleeps before it looks again.
 const FULL_WAIT: Duration = Duration::from_micros(50);
 

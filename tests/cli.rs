@@ -242,6 +242,18 @@ fn legs_of_serve_that_make_no_sense_are_refused() {
         }
         bench.mistake(&args, words);
     }
+    let watch = [
+        "serve",
+        "--sockets",
+        sockets,
+        "--leg",
+        "a=mem:1M",
+        "--watch",
+    ];
+    for (words, what) in [("crc,colour", "`colour`"), ("no-x", "`no-x`")] {
+        let args = [&watch[..], &[words]].concat();
+        bench.mistake(&args, &["--watch", what, "buf-stable"]);
+    }
 }
 
 /// `legwatch serve` that runs until it is dropped.

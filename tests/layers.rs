@@ -13,6 +13,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("config", &["block"]),
     ("header", &["block", "config", "plan"]),
     ("finding", &[]),
+    ("watch", &["finding"]),
     ("fault", &["block", "config", "event", "stamp"]),
     ("shadow", &["block", "event"]),
     ("md", &["block", "shadow"]),
@@ -20,7 +21,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "oracle",
         &[
             "block", "config", "event", "finding", "header", "mark", "md", "plan", "shadow",
-            "release", "stamp",
+            "release", "stamp", "watch",
         ],
     ),
     ("release", &[]),
@@ -38,7 +39,7 @@ const TABLE: &[(&str, &[&str])] = &[
 
 const PURE: &[&str] = &[
     "block", "campaign", "release", "event", "mark", "stamp", "plan", "fault", "shadow", "oracle",
-    "md", "finding", "header", "picture",
+    "md", "finding", "header", "picture", "watch",
 ];
 
 /// What a pure module must not name. (`serde`, `smallvec`, `thiserror` and the rest of std are fine.)

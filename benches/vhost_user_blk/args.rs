@@ -12,13 +12,17 @@ pub(crate) struct Args {
     /// NAME@SOCKET[,SOCKET][,pid=PID] for one that runs already.
     #[arg(long = "backend", value_name = "SPEC")]
     pub(crate) more: Vec<String>,
-    /// Which of the known ones, the baseline first: qsd, qsd-one-thread, blkverify, quorum, blklogwrites, legwatch, legwatch-file, none.
+    /// Which of the known ones, the baseline first: qsd, qsd-one-thread, blkverify, quorum, blklogwrites, legwatch, legwatch-file,
+    /// legwatch-file-none, those of --watch, none.
     #[arg(
         long,
         value_delimiter = ',',
         default_value = "qsd,blkverify,quorum,blklogwrites,legwatch,legwatch-file"
     )]
     pub(crate) backends: Vec<String>,
+    /// Also legwatch with each part of its watching switched off in turn, and with none.
+    #[arg(long)]
+    pub(crate) watch: bool,
     /// Only these cases; what is no case's whole name stands for all whose name contains it.
     #[arg(long, value_delimiter = ',')]
     pub(crate) filter: Vec<String>,

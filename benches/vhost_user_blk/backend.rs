@@ -141,7 +141,12 @@ pub(crate) fn known() -> Vec<Spec> {
     };
     let memory = "--leg a=mem:{size},queues=4 --leg b=mem:{size},queues=4";
     let file = "--leg a=file:{dir}/a.img,queues=4 --leg b=file:{dir}/b.img,queues=4";
-    vec![
+    let unwatched = |words: &str| {
+        let command = format!("{} --watch {words}", serve(memory));
+        Spec::command(&format!("legwatch-{words}"), command)
+    };
+    let made = "truncate -s {size} {dir}/a.img {dir}/b.img && ";
+    let mut known = vec![
         Spec::command("qsd", storage_daemon(&Stack::Plain, false)),
         Spec::command("qsd-one-thread", storage_daemon(&Stack::Plain, true)),
         Spec::command("blkverify", storage_daemon(&Stack::Blkverify, false)),
@@ -151,14 +156,22 @@ pub(crate) fn known() -> Vec<Spec> {
             ..Spec::command("blklogwrites", storage_daemon(&Stack::Blklogwrites, false))
         },
         Spec::command("legwatch", serve(memory)),
+        Spec::command("legwatch-file", format!("{made}{}", serve(file))),
         Spec::command(
-            "legwatch-file",
-            format!(
-                "truncate -s {{size}} {{dir}}/a.img {{dir}}/b.img && {}",
-                serve(file)
-            ),
+            "legwatch-file-none",
+            format!("{made}{} --watch none", serve(file)),
         ),
-    ]
+    ];
+    known.extend(WATCH.into_iter().map(unwatched));
+    known
+}
+
+/// What is switched off in turn to know what it costs.
+const WATCH: [&str; 5] = ["no-crc", "no-buffer", "no-journal", "no-shadow", "none"];
+
+/// The names of legwatch with less watching.
+pub(crate) fn less_watched() -> impl Iterator<Item = String> {
+    WATCH.into_iter().map(|words| format!("legwatch-{words}"))
 }
 
 /// What the words in braces of a command stand for.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::args::Args;
-use crate::backend::{Backend, Spec, Words, known};
+use crate::backend::{Backend, Spec, Words, known, less_watched};
 use crate::case::{Case, Walk, all};
 use crate::failure::{Failure, chain, during};
 use crate::measure::{Length, fill_buffers, slice};
@@ -43,7 +43,9 @@ impl Plan {
     pub(crate) fn new(args: &Args) -> Result<Plan, Failure> {
         let known = known();
         let mut backends = Vec::new();
-        for name in args.backends.iter().filter(|name| *name != "none") {
+        let less = less_watched().filter(|name| args.watch && !args.backends.contains(name));
+        let names: Vec<String> = args.backends.iter().cloned().chain(less).collect();
+        for name in names.iter().filter(|name| *name != "none") {
             let spec = known.iter().find(|spec| spec.name == *name);
             backends.push(spec.cloned().ok_or_else(|| {
                 Failure::Usage(format!("--backends: no backend is known as {name}"))

@@ -26,6 +26,7 @@ use crate::medium::{Lies, Medium, MemoryMedium};
 use crate::sequence::Tap;
 use crate::virtio::defs::{ID_BYTES, REQUEST_BYTES_MAX};
 use crate::virtio::{Head, Limits, Pending, parse};
+use crate::watch::{Part, Watch};
 
 /// One leg: its medium, its rules, its requests. It outlives every connection.
 #[derive(Debug)]
@@ -35,8 +36,10 @@ pub struct Disk {
     pub(super) limits: Limits,
     pub(super) rules: LegRules,
     record: Record,
-    /// Whether guest memory is digested again before completion.
-    digest_again: bool,
+    /// Whether sectors are digested.
+    digests: bool,
+    /// Whether guest memory is looked at again before completion.
+    look_again: bool,
     data: Option<SectorRange>,
     data_version: u64,
     pub(super) held: BinaryHeap<Reverse<Held>>,
@@ -131,7 +134,7 @@ impl Disk {
         faults: Arc<Faults>,
         lies: Arc<Lies>,
         record: Record,
-        digest_again: bool,
+        watch: &Watch,
     ) -> Result<Disk, crate::medium::MediumError> {
         let limits = Limits {
             sectors: medium.sectors(),
@@ -149,7 +152,8 @@ impl Disk {
             medium,
             limits,
             record,
-            digest_again,
+            digests: watch.has(Part::Crc),
+            look_again: watch.has(Part::Buffer),
             data: None,
             data_version: 0,
             held: BinaryHeap::new(),
@@ -443,26 +447,32 @@ impl Disk {
             return Outcome::plain(Status::IoErr);
         };
         let data = job.pending.data();
-        let digests: Digests = match &mut self.medium {
-            Medium::Memory(memory) => {
-                let bytes = memory.bytes(range);
-                data.copy_from(bytes);
-                sector_digests(bytes).collect()
+        let mut digests = Digests::new();
+        let wanted = self.digests;
+        let look = |part: &[u8]| {
+            if wanted {
+                digests.extend(sector_digests(part));
             }
+        };
+        match &mut self.medium {
+            Medium::Memory(memory) => data.copy_from_looking(memory.bytes(range), look),
             Medium::File(file) => {
                 let bytes = self.scratch.bytes_mut(front(range.count()));
                 if let Err(error) = file.read(range, bytes) {
                     return Outcome::plain(self.answer(Err(error), job.number, tap));
                 }
-                data.copy_from(bytes);
-                sector_digests(bytes).collect()
+                data.copy_from_looking(bytes, look);
             }
-        };
+        }
         count(&self.shared.counts().bytes_read, data.bytes());
         Outcome {
             status: Status::Ok,
             written: u32::try_from(data.bytes()).unwrap_or(u32::MAX),
-            content: Content::Returned(digests),
+            content: if self.digests {
+                Content::Returned(digests)
+            } else {
+                Content::NotTaken
+            },
         }
     }
 
@@ -487,20 +497,26 @@ impl Disk {
         let data = job.pending.data();
         let keep = self.keeps_payload(range);
         let no = tap.number();
+        let mut digests = Digests::new();
+        let asked = self.digests;
+        let look = |part: &[u8]| {
+            if asked {
+                digests.extend(sector_digests(part));
+            }
+        };
         let (bytes, stored): (&[u8], _) = match &mut self.medium {
             Medium::Memory(memory) => {
                 let bytes = memory.bytes_mut(range);
-                data.copy_to(bytes);
+                data.copy_to_looking(bytes, look);
                 (bytes, Ok(()))
             }
             Medium::File(file) => {
                 let bytes = self.scratch.bytes_mut(front(range.count()));
-                data.copy_to(bytes);
+                data.copy_to_looking(bytes, look);
                 let stored = file.write(range, bytes);
                 (bytes, stored)
             }
         };
-        let digests: Digests = sector_digests(bytes).collect();
         let back = if wanted {
             digests.clone()
         } else {
@@ -528,7 +544,7 @@ impl Disk {
         let mut content = Content::NotTaken;
         if let Some(range) = job.ranges.first()
             && status == Status::Ok
-            && self.digest_again
+            && self.look_again
         {
             // Nothing else has touched the copy since it was made, so it says what was fetched, and comparing is cheaper than digesting.
             let fetched = match &self.medium {
@@ -538,7 +554,7 @@ impl Disk {
             content = if job.pending.data().equals(fetched) {
                 Content::Same
             } else {
-                self.content_now(job, &sector_digests(fetched).collect(), status)
+                self.content_now(job, &digest(self.digests, fetched), status)
             };
         }
         Outcome {
@@ -550,7 +566,11 @@ impl Disk {
 
     /// What guest memory holds now, against what was fetched.
     pub(super) fn content_now(&self, job: &Job, fetched: &Digests, status: Status) -> Content {
-        if !self.digest_again || status != Status::Ok {
+        if !self.look_again || status != Status::Ok {
+            return Content::NotTaken;
+        }
+        if !self.digests {
+            // The caller has compared the bytes, or nobody can tell.
             return Content::NotTaken;
         }
         let now = job.pending.data().digests();
@@ -559,6 +579,15 @@ impl Disk {
         } else {
             Content::Changed(now)
         }
+    }
+}
+
+/// Digests of whole sectors, if they are `wanted`; else none.
+fn digest(wanted: bool, bytes: &[u8]) -> Digests {
+    if wanted {
+        sector_digests(bytes).collect()
+    } else {
+        Digests::new()
     }
 }
 

@@ -206,6 +206,16 @@ impl Lane {
         }
     }
 
+    /// Records how long requests have waited for the checker, beyond what was `told`.
+    fn tell_waits(&self, told: &mut Duration, tap: &mut Tap) {
+        let more = tap.waited().saturating_sub(*told);
+        let ms = u64::try_from(more.as_millis()).unwrap_or(u64::MAX);
+        if ms > 0 && self.leg != LegId::CONTROL {
+            *told = tap.waited();
+            self.record(FrontendChange::Waited { ms }, tap);
+        }
+    }
+
     fn remap(&mut self, memory: &Arc<Memory>, tap: &mut Tap) {
         let mut gone = Vec::new();
         for queue in &mut self.queues {
@@ -339,6 +349,7 @@ impl Worker {
                 if self.inbox.quit.load(Ordering::Acquire) {
                     for lane in &mut self.lanes {
                         lane.stop_all(Ending::Abandon, &mut self.tap);
+                        lane.tell_waits(&mut self.waited, &mut self.tap);
                     }
                     // A command that comes now is dropped, and who asked learns that from its reply's end.
                     lock(&self.inbox.commands).clear();
@@ -442,12 +453,7 @@ impl Worker {
                 }
                 Command::StopAll(ending, reply) => {
                     lane.stop_all(ending, &mut self.tap);
-                    let more = self.tap.waited().saturating_sub(self.waited);
-                    let ms = u64::try_from(more.as_millis()).unwrap_or(u64::MAX);
-                    if ms > 0 {
-                        self.waited = self.tap.waited();
-                        lane.record(FrontendChange::Waited { ms }, &mut self.tap);
-                    }
+                    lane.tell_waits(&mut self.waited, &mut self.tap);
                     let _asker_gone = reply.send(());
                 }
                 Command::Remap(memory, reply) => {

@@ -10,6 +10,8 @@ use crate::block::{SECTOR_BYTES, SectorRange, to_usize};
 /// From this many bytes on a zeroed range is given back to the kernel rather than overwritten (a system call against a store).
 const GIVE_BACK_BYTES: usize = 64 << 10;
 const PAGE_BYTES: usize = 4096;
+/// A medium has huge pages if it is at most so small a part of the machine's memory.
+const HUGE_PART: usize = 16;
 /// How much a medium may grow.
 const GROWTH: usize = 8;
 
@@ -108,6 +110,22 @@ impl MemoryMedium {
                 room,
             }),
         })
+    }
+
+    /// Asks for huge pages: fewer misses of the TLB, against 2 MiB of memory for the first byte written in each 2 MiB. Only where all of the
+    /// medium is a small part of the machine's memory.
+    pub fn prefer_huge_pages(&self) {
+        // SAFETY: a question about the system.
+        let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+        let memory = usize::try_from(pages)
+            .unwrap_or(0)
+            .saturating_mul(PAGE_BYTES);
+        if self.map.bytes() > memory / HUGE_PART {
+            return;
+        }
+        // SAFETY: advice about our own mapping, which changes no content.
+        let _without =
+            unsafe { libc::madvise(self.map.at.cast(), self.map.bytes(), libc::MADV_HUGEPAGE) };
     }
 
     /// Size in sectors.

@@ -89,7 +89,11 @@ impl Medium {
     /// [`MediumError`].
     pub fn open(config: &LegConfig) -> Result<Medium, MediumError> {
         match &config.medium {
-            MediumConfig::Mem { bytes } => MemoryMedium::new(*bytes).map(Medium::Memory),
+            MediumConfig::Mem { bytes } => {
+                let memory = MemoryMedium::new(*bytes)?;
+                memory.prefer_huge_pages();
+                Ok(Medium::Memory(memory))
+            }
             MediumConfig::File { path } => {
                 FileMedium::open(path, config.block_size, config.read_only).map(Medium::File)
             }

@@ -46,6 +46,7 @@ impl Checker {
         self.explain_end(&mut reasons);
         self.explain_coverage(&mut reasons);
         self.explain_known(&known, &mut reasons);
+        self.explain_blindness(&mut reasons);
         reasons.dedup();
         let notes = self.notes_for_reader();
         let maps = self.leg_maps();
@@ -274,6 +275,19 @@ impl Checker {
         }
     }
 
+    /// What was not watched is said, and where nothing looked at what the legs hold, nothing can be called clean.
+    fn explain_blindness(&mut self, reasons: &mut Vec<String>) {
+        let watch = self.wrongs.watch();
+        self.coverage.blind = watch.blind().map(|check| check.name().to_owned()).collect();
+        if watch.sees_no_content() {
+            let why = format!(
+                "what the legs hold was not watched (--watch {})",
+                watch.words().join(",")
+            );
+            reasons.insert(0, why);
+        }
+    }
+
     fn explain_coverage(&self, reasons: &mut Vec<String>) {
         let coverage = &self.coverage;
         let expect = &self.world.header.expect;
@@ -371,6 +385,12 @@ impl Checker {
                     head.config.name
                 ));
             }
+        }
+        if self.waited_ms > 0 {
+            notes.push(format!(
+                "requests waited {} ms in all for the checker, or for the disk that the journal is on: no event was lost, the guest was slowed down",
+                self.waited_ms
+            ));
         }
         if self.wrongs.uncounted > 0 {
             notes.push(format!(

@@ -13,7 +13,10 @@ use crate::block::{LegId, Operation, RequestId, SECTOR_BYTES, Sector, SectorRang
 use crate::event::{Abandoned, Arrived, Completed, Content, Digests, EventNo, Fetched};
 use crate::finding::{Check, Confidence, Wrongness};
 use crate::md::ArrayKey;
-use crate::shadow::{Ending, Open, Origin, State, Version};
+use crate::shadow::{Ending, Open, State};
+
+/// Where each sector of a request is in guest memory.
+type Addresses = SmallVec<[u64; 8]>;
 
 /// What is known of a write in flight: which of its sectors are whose stamps.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +41,7 @@ impl Checker {
             return;
         }
         self.world.requests.arrive(no, us, arrived);
-        let in_flight = self.world.requests.in_flight(leg).count() as u64;
+        let in_flight = self.world.requests.count(leg);
         let counts = &mut self.coverage.legs[leg.index()];
         counts.in_flight_max = counts.in_flight_max.max(in_flight);
         self.promise_arrived(no, us, arrived);
@@ -47,7 +50,7 @@ impl Checker {
     pub(super) fn fetched(&mut self, no: EventNo, fetched: &Fetched) {
         let id = fetched.request;
         let Some((range, addresses)) = self.world.requests.open(id).and_then(|open| {
-            let addresses: Vec<u64> = open.addresses().collect();
+            let addresses: Addresses = open.addresses().collect();
             Some((*open.ranges.first()?, addresses))
         }) else {
             return;
@@ -55,21 +58,7 @@ impl Checker {
         self.world.requests.fetch(no, id, &fetched.digests);
         self.injected.changed(id, range);
         let shadow = self.world.shadow_mut(id.leg);
-        for ((sector, digest), gpa) in range.sectors().zip(&fetched.digests).zip(&addresses) {
-            shadow.push(
-                sector,
-                Version {
-                    no,
-                    request: id.number,
-                    ended: EventNo(0),
-                    gpa: *gpa,
-                    digest: Some(*digest),
-                    origin: Origin::Write,
-                    state: State::InFlight,
-                    changed: false,
-                },
-            );
-        }
+        shadow.fetched(range, no, id.number, &fetched.digests, &addresses);
         if let Some(payload) = &fetched.payload {
             self.put_bytes(id.leg, range, payload);
         }
@@ -248,9 +237,7 @@ impl Checker {
                         return;
                     }
                     let shadow = self.world.shadow_mut(id.leg);
-                    for (sector, digest) in range.sectors().zip(digests) {
-                        shadow.learn(sector, *digest);
-                    }
+                    shadow.learn(*range, digests);
                 }
             }
             Operation::GetId | Operation::Unsupported(_) => {}
@@ -301,12 +288,11 @@ impl Checker {
         };
         if let Some(fetched) = open.fetched {
             let shadow = self.world.shadow_mut(id.leg);
-            for (at, sector) in range.sectors().enumerate() {
-                let here = changed
+            shadow.end(range, fetched, no, state, |at| {
+                changed
                     .iter()
-                    .any(|(first, count)| (*first..first + count).contains(&at));
-                shadow.end(sector, fetched, no, state, here);
-            }
+                    .any(|(first, count)| (*first..first + count).contains(&at))
+            });
         } else if !ok && matches!(self.world.requests.past(id), Some(past) if past.rule.is_some()) {
             self.failed_unfetched(no, id, range);
         }

@@ -140,6 +140,9 @@ pub struct Coverage {
     pub legs: Vec<LegCoverage>,
     /// Facts that the guest told, by name.
     pub facts: BTreeMap<String, String>,
+    /// Checks that saw nothing, as they or what they need were switched off (`--watch`), by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blind: Vec<String>,
     /// What each rule of the scenario did.
     #[serde(default)]
     pub faults: Vec<FaultCoverage>,

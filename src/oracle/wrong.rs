@@ -8,6 +8,7 @@ use crate::finding::{Check, Confidence, StoryLine, Wrongness};
 use crate::md::ArrayKey;
 use crate::shadow::Version;
 use crate::stamp::Stamp;
+use crate::watch::Watch;
 
 /// Entries that are kept; more are counted.
 const WRONGS_MAX: usize = 100_000;
@@ -82,6 +83,8 @@ pub(crate) struct Held {
 /// All entries.
 #[derive(Debug, Default)]
 pub(crate) struct Wrongs {
+    /// What is not watched makes no entries.
+    watch: Watch,
     entries: Vec<Wrong>,
     details: BTreeMap<(Check, Wrongness, LegId), u32>,
     pub(crate) uncounted: u64,
@@ -93,11 +96,17 @@ pub(crate) struct Wrongs {
 
 impl Wrongs {
     /// None yet; `known_decide`: known deviations decide like any other finding.
-    pub(crate) fn new(known_decide: bool) -> Wrongs {
+    pub(crate) fn new(watch: Watch, known_decide: bool) -> Wrongs {
         Wrongs {
+            watch,
             known_decide,
             ..Wrongs::default()
         }
+    }
+
+    /// What the run watches.
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Whether the next entry of this kind is to be looked at closely.
@@ -108,6 +117,9 @@ impl Wrongs {
     }
 
     pub(crate) fn put(&mut self, wrong: Wrong) {
+        if self.watch.is_blind(wrong.check) {
+            return;
+        }
         if is_open(&wrong, self.known_decide) {
             *self.open.entry(open_key(&wrong)).or_default() += 1;
         }

@@ -107,6 +107,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         rules: scenario.rules.clone(),
         good_legs: scenario.good_legs,
         control: args.control.clone(),
+        watch: Vec::new(),
         expect: scenario.expect.clone(),
         strict: args.strict,
         no_known: args.no_known,

@@ -17,6 +17,7 @@ use crate::recorded;
 use crate::run::happening::Interrupts;
 use crate::run::{disks, may_disconnect, out, own_crc32};
 use crate::scenario;
+use crate::watch::Watch;
 use crate::witness::Witness;
 use crate::witness::wire::{Notice, WitnessConfig};
 
@@ -29,6 +30,7 @@ const QEMU_MEMORY_MIB: u32 = 1024;
 /// [`Failure`], when there is no verdict.
 pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
     let legs = leg_arg::parse_all(&args.legs).map_err(Failure::user)?;
+    let watch = Watch::parse(&args.watch).map_err(Failure::user)?.words();
     let plan = args.plan.as_deref().map(read_plan).transpose()?;
     let rules = match &args.faults {
         Some(path) => read_rules(path, &legs)?,
@@ -44,6 +46,7 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
         args,
         legs,
         rules,
+        watch,
         plan.as_ref(),
         folder.path(),
         &sockets.path,
@@ -145,6 +148,7 @@ fn config(
     args: &ServeArgs,
     legs: Vec<LegConfig>,
     rules: Vec<Rule>,
+    watch: Vec<String>,
     plan: Option<&Plan>,
     out: &Path,
     sockets: &Path,
@@ -172,6 +176,7 @@ fn config(
         rules,
         good_legs: 0,
         control: args.control.clone(),
+        watch,
         expect,
         strict: args.strict,
         no_known: args.no_known,

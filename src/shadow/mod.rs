@@ -13,6 +13,7 @@ mod leg;
 mod ranges;
 mod requests;
 mod table;
+mod tile;
 
 pub use bytes::Bytes;
 pub use leg::{HISTORY, LegShadow, Origin, State, Version, ZERO_DIGEST};

@@ -1,6 +1,6 @@
 //! Requests: those in flight, and a bounded log of the last ones of each leg for the stories that findings tell.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use smallvec::SmallVec;
 
@@ -25,6 +25,8 @@ pub struct Open {
     pub fetched: Option<EventNo>,
     /// What was fetched.
     pub digests: Digests,
+    /// Its place in the log, counted from the run's first request on the leg.
+    logged: u64,
 }
 
 impl Open {
@@ -90,17 +92,105 @@ pub struct Past {
     pub rule: Option<u16>,
 }
 
+/// One leg's requests.
+#[derive(Debug, Default)]
+struct Lane {
+    /// Those in flight, by their numbers; places of ended ones are taken away when they come first, or are many.
+    open: VecDeque<(RequestId, Option<Open>)>,
+    in_flight: usize,
+    log: VecDeque<Past>,
+    /// Requests that the log has dropped.
+    dropped: u64,
+}
+
+/// Places of ended requests that are no reason to tidy up.
+const HOLES: usize = 64;
+
+impl Lane {
+    /// The place of a request, if it has one.
+    fn place(&self, number: u64) -> Result<usize, usize> {
+        let first = self.open.front().map_or(0, |(id, _)| id.number);
+        // Numbers follow each other, but for journals that somebody made by hand.
+        let guess = crate::block::to_usize(number.wrapping_sub(first));
+        match self.open.get(guess) {
+            Some((id, _)) if id.number == number => Ok(guess),
+            Some(_) | None => self.open.binary_search_by_key(&number, |(id, _)| id.number),
+        }
+    }
+
+    fn open(&self, number: u64) -> Option<&Open> {
+        let place = self.place(number).ok()?;
+        self.open.get(place)?.1.as_ref()
+    }
+
+    fn open_mut(&mut self, number: u64) -> Option<&mut Open> {
+        let place = self.place(number).ok()?;
+        self.open.get_mut(place)?.1.as_mut()
+    }
+
+    fn insert(&mut self, id: RequestId, open: Open) {
+        let last = self.open.back().map_or(0, |(id, _)| id.number);
+        self.in_flight += 1;
+        if self.open.is_empty() || last < id.number {
+            self.open.push_back((id, Some(open)));
+            return;
+        }
+        match self.place(id.number) {
+            Ok(place) => {
+                let before = self.open[place].1.replace(open);
+                self.in_flight -= usize::from(before.is_some());
+            }
+            Err(place) => self.open.insert(place, (id, Some(open))),
+        }
+    }
+
+    fn take(&mut self, number: u64) -> Option<Open> {
+        let place = self.place(number).ok()?;
+        let open = self.open.get_mut(place)?.1.take()?;
+        self.in_flight -= 1;
+        while self.open.front().is_some_and(|(_, open)| open.is_none()) {
+            self.open.pop_front();
+        }
+        if self.open.len() > HOLES + 4 * self.in_flight {
+            self.open.retain(|(_, open)| open.is_some());
+        }
+        Some(open)
+    }
+
+    fn logged(&mut self, number: u64) -> Option<&mut Past> {
+        let at = self.open(number)?.logged.checked_sub(self.dropped)?;
+        self.log.get_mut(crate::block::to_usize(at))
+    }
+}
+
 /// Requests in flight and the log.
 #[derive(Debug, Default)]
 pub struct Requests {
-    open: BTreeMap<RequestId, Open>,
-    log: BTreeMap<LegId, VecDeque<Past>>,
+    /// By [`LegId::index`].
+    legs: Vec<Lane>,
 }
 
 impl Requests {
+    fn lane(&self, leg: LegId) -> Option<&Lane> {
+        self.legs.get(leg.index())
+    }
+
+    fn lane_mut(&mut self, leg: LegId) -> Option<&mut Lane> {
+        self.legs.get_mut(leg.index())
+    }
+
     /// A request arrived. One of the same name that is still open is forgotten.
     pub fn arrive(&mut self, no: EventNo, time_us: u64, arrived: &Arrived) {
-        self.open.insert(
+        let at = arrived.request.leg.index();
+        if self.legs.len() <= at {
+            self.legs.resize_with(at + 1, Lane::default);
+        }
+        let lane = &mut self.legs[at];
+        if lane.log.len() == LOG_MAX {
+            lane.log.pop_front();
+            lane.dropped += 1;
+        }
+        lane.insert(
             arrived.request,
             Open {
                 arrived: no,
@@ -109,13 +199,10 @@ impl Requests {
                 segments: arrived.segments.clone(),
                 fetched: None,
                 digests: Digests::new(),
+                logged: lane.dropped + lane.log.len() as u64,
             },
         );
-        let log = self.log.entry(arrived.request.leg).or_default();
-        if log.len() == LOG_MAX {
-            log.pop_front();
-        }
-        log.push_back(Past {
+        lane.log.push_back(Past {
             request: arrived.request,
             operation: arrived.operation,
             ranges: arrived.ranges.clone(),
@@ -132,15 +219,18 @@ impl Requests {
 
     /// A request that is open.
     pub fn open(&self, id: RequestId) -> Option<&Open> {
-        self.open.get(&id)
+        self.lane(id.leg)?.open(id.number)
     }
 
     /// Its payload was fetched.
     pub fn fetch(&mut self, no: EventNo, id: RequestId, digests: &Digests) {
-        if let Some(open) = self.open.get_mut(&id) {
+        let Some(lane) = self.lane_mut(id.leg) else {
+            return;
+        };
+        if let Some(open) = lane.open_mut(id.number) {
             open.fetched = Some(no);
             open.digests = digests.clone();
-            if let Some(past) = self.past_mut(id.leg, open_arrived(&self.open, id)) {
+            if let Some(past) = lane.logged(id.number) {
                 past.fetched = no;
             }
         }
@@ -148,8 +238,10 @@ impl Requests {
 
     /// A rule hit it.
     pub fn rule(&mut self, id: RequestId, rule: u16) {
-        let arrived = open_arrived(&self.open, id);
-        if let Some(past) = self.past_mut(id.leg, arrived) {
+        if let Some(past) = self
+            .lane_mut(id.leg)
+            .and_then(|lane| lane.logged(id.number))
+        {
             past.rule = Some(rule);
         }
     }
@@ -162,23 +254,26 @@ impl Requests {
         id: RequestId,
         ending: Ending,
     ) -> Option<Open> {
-        let open = self.open.remove(&id)?;
-        if let Some(past) = self.past_mut(id.leg, open.arrived) {
+        let lane = self.lane_mut(id.leg)?;
+        if let Some(past) = lane.logged(id.number) {
             past.ended = no;
             past.ended_us = time_us;
             past.ending = ending;
         }
-        Some(open)
+        lane.take(id.number)
     }
 
-    /// The requests in flight on a leg.
+    /// The requests in flight on a leg, by their numbers.
     pub fn in_flight(&self, leg: LegId) -> impl Iterator<Item = (&RequestId, &Open)> {
-        let first = RequestId { leg, number: 0 };
-        let last = RequestId {
-            leg,
-            number: u64::MAX,
-        };
-        self.open.range(first..=last)
+        self.lane(leg)
+            .into_iter()
+            .flat_map(|lane| lane.open.iter())
+            .filter_map(|(id, open)| Some((id, open.as_ref()?)))
+    }
+
+    /// How many requests are in flight on a leg.
+    pub fn count(&self, leg: LegId) -> u64 {
+        self.lane(leg).map_or(0, |lane| lane.in_flight as u64)
     }
 
     /// The logged requests of a leg that touch a range and arrived in `from..=to`, oldest first, at most `most`. The flag tells whether the log
@@ -191,7 +286,7 @@ impl Requests {
         to: EventNo,
         most: usize,
     ) -> (Vec<&Past>, bool) {
-        let Some(log) = self.log.get(&leg) else {
+        let Some(Lane { log, .. }) = self.lane(leg) else {
             return (Vec::new(), true);
         };
         let whole = log.len() < LOG_MAX || log.front().is_some_and(|past| past.arrived <= from);
@@ -211,8 +306,8 @@ impl Requests {
 
     /// The logged request that arrived on a leg with this number of its own.
     pub fn past(&self, id: RequestId) -> Option<&Past> {
-        // Numbers of a leg rise with arrivals, or nearly so where several queues take them at the same time.
-        let log = self.log.get(&id.leg)?;
+        // Numbers of a leg rise with arrivals, or nearly so in a journal that somebody made by hand.
+        let Lane { log, .. } = self.lane(id.leg)?;
         let near = log.partition_point(|past| past.request.number < id.number);
         let from = near.saturating_sub(64);
         log.range(from..(near + 64).min(log.len()))
@@ -221,20 +316,56 @@ impl Requests {
 
     /// The logged request of a leg that arrived, was fetched or ended with this number, among the last 4,096.
     pub fn with_event(&self, leg: LegId, no: EventNo) -> Option<&Past> {
-        let log = self.log.get(&leg)?;
+        let Lane { log, .. } = self.lane(leg)?;
         log.iter()
             .rev()
             .take(4096)
             .find(|past| [past.arrived, past.fetched, past.ended].contains(&no))
     }
-
-    fn past_mut(&mut self, leg: LegId, arrived: EventNo) -> Option<&mut Past> {
-        let log = self.log.get_mut(&leg)?;
-        let at = log.partition_point(|past| past.arrived < arrived);
-        log.get_mut(at).filter(|past| past.arrived == arrived)
-    }
 }
 
-fn open_arrived(open: &BTreeMap<RequestId, Open>, id: RequestId) -> EventNo {
-    open.get(&id).map_or(EventNo(0), |open| open.arrived)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        /// Whatever the order of numbers: in flight is what arrived and has not ended, each with its own place in the log.
+        #[test]
+        fn agrees_with_a_map(steps in prop::collection::vec((0u8..3, 0u8..2, 0u64..200), 0..400)) {
+            let (mut requests, mut model) = (Requests::default(), BTreeMap::new());
+            for (no, (step, leg, number)) in (1u64..).zip(steps) {
+                let id = RequestId { leg: LegId(leg), number };
+                if step == 0 {
+                    let ended = requests.end(EventNo(no), no, id, Ending::Abandoned).map(|open| open.arrived);
+                    prop_assert_eq!(ended, model.remove(&id));
+                } else {
+                    // Mostly as the device does it: one after the other.
+                    let id = if step == 1 { RequestId { number: no * 2, ..id } } else { id };
+                    requests.arrive(EventNo(no), no, &Arrived {
+                        request: id,
+                        queue: 0,
+                        operation: Operation::Flush,
+                        ranges: SmallVec::new(),
+                        segments: SmallVec::new(),
+                    });
+                    requests.rule(id, 7);
+                    model.insert(id, EventNo(no));
+                }
+                for leg in [LegId(0), LegId(1)] {
+                    let ours: Vec<_> = requests.in_flight(leg).map(|(id, open)| (*id, open.arrived)).collect();
+                    let theirs: Vec<_> = model.iter().filter(|(id, _)| id.leg == leg).map(|(id, no)| (*id, *no)).collect();
+                    prop_assert_eq!(requests.count(leg), theirs.len() as u64);
+                    prop_assert_eq!(ours, theirs);
+                    let log = &requests.legs.get(leg.index()).unwrap_or(&Lane::default()).log.clone();
+                    for past in log {
+                        let open = model.get(&past.request) == Some(&past.arrived);
+                        prop_assert_eq!(past.rule, Some(7));
+                        prop_assert!(!open || past.ending == Ending::Open);
+                    }
+                }
+            }
+        }
+    }
 }

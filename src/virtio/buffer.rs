@@ -19,6 +19,9 @@ fn size(len: u32) -> usize {
     usize::try_from(len).unwrap_or(0)
 }
 
+/// How much is copied before it is looked at: what stays in the first caches of a CPU.
+const LOOK_BYTES: usize = 16 << 10;
+
 impl GuestBuffer {
     /// Length in bytes.
     pub fn bytes(&self) -> u64 {
@@ -123,6 +126,64 @@ impl GuestBuffer {
         }
     }
 
+    /// Copies guest memory to `to`, and shows `look` what was copied, in whole sectors and in order, while it is still in the CPU's cache.
+    ///
+    /// # Panics
+    /// If `to` has another length, or is no whole sectors.
+    pub fn copy_to_looking(&self, to: &mut [u8], mut look: impl FnMut(&[u8])) {
+        self.check(to.len());
+        assert!(to.len().is_multiple_of(SECTOR_BYTES), "whole sectors");
+        let (mut done, mut looked) = (0usize, 0usize);
+        for piece in &self.pieces {
+            let mut from = piece.host;
+            let mut left = size(piece.len);
+            while left > 0 {
+                let here = left.min(LOOK_BYTES);
+                if let Some(to) = to.get_mut(done..done.saturating_add(here)) {
+                    // SAFETY: `here` bytes of the piece are left, and `to` is as long.
+                    unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), here) };
+                }
+                from = from.wrapping_add(here);
+                left = left.saturating_sub(here);
+                done = done.saturating_add(here);
+                let whole = done.saturating_sub(done % SECTOR_BYTES);
+                if whole.saturating_sub(looked) >= LOOK_BYTES || done == to.len() {
+                    look(to.get(looked..whole).unwrap_or_default());
+                    looked = whole;
+                }
+            }
+        }
+    }
+
+    /// Copies `from` to guest memory, and shows `look` each part of it, in whole sectors and in order, just before it goes.
+    ///
+    /// # Panics
+    /// If `from` has another length, or is no whole sectors.
+    pub fn copy_from_looking(&self, from: &[u8], mut look: impl FnMut(&[u8])) {
+        self.check(from.len());
+        assert!(from.len().is_multiple_of(SECTOR_BYTES), "whole sectors");
+        let mut pieces = self
+            .pieces
+            .iter()
+            .map(|piece| (piece.host, size(piece.len)));
+        let mut piece = pieces.next();
+        for part in from.chunks(LOOK_BYTES) {
+            look(part);
+            let mut rest = part;
+            while let (Some((to, room)), false) = (piece, rest.is_empty()) {
+                let here = room.min(rest.len());
+                // SAFETY: the piece has `room` mapped bytes left, `rest` has at least `here`.
+                unsafe { std::ptr::copy_nonoverlapping(rest.as_ptr(), to, here) };
+                rest = rest.get(here..).unwrap_or_default();
+                piece = if here == room {
+                    pieces.next()
+                } else {
+                    Some((to.wrapping_add(here), room.saturating_sub(here)))
+                };
+            }
+        }
+    }
+
     /// Copies `from` to guest memory.
     ///
     /// # Panics
@@ -203,5 +264,43 @@ impl GuestBuffer {
             Some(self.bytes),
             "as many bytes here as in the guest"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// However the guest cuts its buffer: what is copied is what is shown, once, in order, in whole sectors.
+        #[test]
+        fn what_is_copied_is_looked_at(sectors in 0usize..200, cuts in prop::collection::vec(0usize..100_000, 0..8), fill in any::<u8>()) {
+            let len = sectors * SECTOR_BYTES;
+            let mut guest: Vec<u8> = (0..len).map(|at| (at / 7) as u8 ^ fill).collect();
+            let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut < len).collect();
+            cuts.sort_unstable();
+            let host = guest.as_mut_ptr();
+            let mut buffer = GuestBuffer::default();
+            let ends = cuts.iter().copied().chain([len]);
+            let starts = [0].into_iter().chain(cuts.iter().copied());
+            for (start, end) in starts.zip(ends).filter(|(start, end)| start < end) {
+                buffer.push(Piece { gpa: start as u64, len: (end - start) as u32, host: host.wrapping_add(start) });
+            }
+            let mut shown = Vec::new();
+            let mut copy = vec![0; len];
+            buffer.copy_to_looking(&mut copy, |part| {
+                assert!(part.len().is_multiple_of(SECTOR_BYTES));
+                shown.extend_from_slice(part);
+            });
+            prop_assert_eq!(&copy, &guest);
+            prop_assert_eq!(&shown, &guest);
+            let back: Vec<u8> = copy.iter().map(|byte| byte ^ 0x5a).collect();
+            shown.clear();
+            buffer.copy_from_looking(&back, |part| shown.extend_from_slice(part));
+            prop_assert_eq!(&shown, &back);
+            prop_assert!(buffer.equals(&back));
+            prop_assert_eq!(&guest, &back);
+        }
     }
 }

@@ -39,6 +39,9 @@ pub struct WitnessConfig {
     /// Where `legwatch ctl` is listened to.
     #[serde(default)]
     pub control: Option<PathBuf>,
+    /// What is watched, in the words of `--watch`; empty: everything.
+    #[serde(default)]
+    pub watch: Vec<String>,
     /// What must come of it.
     pub expect: Expect,
     /// Whether suspect findings decide.

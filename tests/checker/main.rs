@@ -10,3 +10,4 @@ mod planted;
 mod promises;
 mod random_md;
 mod so_far;
+mod watch;

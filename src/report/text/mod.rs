@@ -84,7 +84,7 @@ pub fn verdict_line(verdict: &Verdict, style: Style) -> String {
             coverage.writes_acknowledged,
             coverage.sectors_compared,
             coverage.sectors_intended,
-            suspects(verdict)
+            blind(verdict) + &suspects(verdict)
         )),
         Outcome::Findings => {
             let proven = verdict
@@ -115,6 +115,14 @@ pub fn verdict_line(verdict: &Verdict, style: Style) -> String {
                 .map_or("no reason known", String::as_str),
             suspects(verdict)
         )),
+    }
+}
+
+/// What was switched off, next to the word `clean`.
+fn blind(verdict: &Verdict) -> String {
+    match &verdict.coverage.blind[..] {
+        [] => String::new(),
+        checks => format!(", NOT WATCHED: {}", checks.join(", ")),
     }
 }
 
