@@ -11,8 +11,8 @@ use crate::config::{LegConfig, MediumConfig, Record};
 use crate::event::What;
 use crate::fault::Rule;
 use crate::leg::{
-    Bell, Command, Commander, Control, ControlShared, Disk, Faults, Lane, LegParts, LegShared,
-    LegStats, Rest, Role, Worker,
+    Bell, Command, Commander, Connection, Control, ControlShared, Disk, Faults, Lane, LegParts,
+    LegShared, LegStats, Rest, Role, Worker,
 };
 use crate::mark::SERIAL;
 use crate::medium::{Lies, Medium, MediumError, MediumView};
@@ -232,7 +232,9 @@ impl Device {
                 };
                 let limits = disk.limits();
                 let shared = Arc::clone(&built[at].shared);
-                let commander = worker.add(Lane::new(shared.id(), Role::Disk(Box::new(disk))));
+                let lane = Lane::new(shared.id(), Role::Disk(Box::new(disk)));
+                let connection = lane.connection();
+                let commander = worker.add(lane);
                 built[at].commander = Some(commander.clone());
                 backends[at] = Some(Backend {
                     leg: shared.id(),
@@ -240,10 +242,12 @@ impl Device {
                     limits,
                     shared: Some(shared),
                     commander,
+                    connection,
                 });
             }
             if let Some(lane) = control_lane.take() {
-                backends[legs.len()] = Some(control_backend(worker.add(lane)));
+                let connection = lane.connection();
+                backends[legs.len()] = Some(control_backend(worker.add(lane), connection));
             }
             workers.push(worker);
         }
@@ -446,7 +450,7 @@ fn check(legs: &[LegConfig]) -> Result<(), StartError> {
     Ok(())
 }
 
-fn control_backend(commander: Commander) -> Backend {
+fn control_backend(commander: Commander, connection: Arc<Connection>) -> Backend {
     let limits: Limits = crate::leg::CONTROL_LIMITS;
     debug_assert!(SERIAL.len() <= crate::virtio::defs::ID_BYTES);
     Backend {
@@ -456,6 +460,7 @@ fn control_backend(commander: Commander) -> Backend {
         limits,
         shared: None,
         commander,
+        connection,
     }
 }
 

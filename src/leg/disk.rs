@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use super::command::Ending;
 use super::faults::Faults;
 use super::faulty::{Fate, Faulty};
+use super::connection::Connection;
 use super::shared::{LegShared, count};
 use super::worker::Queue;
 use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status, sector_digests};
@@ -25,7 +26,7 @@ use crate::fault::LegRules;
 use crate::medium::{Lies, Medium, MemoryMedium};
 use crate::sequence::Tap;
 use crate::virtio::defs::{ID_BYTES, REQUEST_BYTES_MAX};
-use crate::virtio::{Head, Limits, Pending, parse};
+use crate::virtio::{Head, Limits, Pending, losses, parse};
 use crate::watch::{Part, Watch};
 
 /// One leg: its medium, its rules, its requests. It outlives every connection.
@@ -45,6 +46,8 @@ pub struct Disk {
     pub(super) held: BinaryHeap<Reverse<Held>>,
     /// Where a file's payload passes through; sparse, page-aligned, as long as the longest request.
     pub(super) scratch: MemoryMedium,
+    /// Mappings that had been lost when this leg began: before one more is, nothing is looked at.
+    losses: u64,
     /// What rules need; unused without any.
     pub(super) faulty: Faulty,
 }
@@ -158,6 +161,7 @@ impl Disk {
             data_version: 0,
             held: BinaryHeap::new(),
             scratch: MemoryMedium::new(REQUEST_BYTES_MAX)?,
+            losses: losses(),
         })
     }
 
@@ -182,6 +186,10 @@ impl Disk {
             leg: self.shared.id(),
             number,
         }
+    }
+
+    pub(super) fn connection(&self) -> Arc<Connection> {
+        self.shared.connection()
     }
 
     pub(super) fn leg(&self) -> LegId {
@@ -330,6 +338,12 @@ impl Disk {
 
     /// Answers: the number, the event, then the used entry, which the driver sees when the queue publishes.
     pub(super) fn finish(&mut self, queue: &mut Queue, job: Job, outcome: Outcome, tap: &mut Tap) {
+        let outcome = if losses() != self.losses && queue.ring.memory().is_lost() {
+            // What was moved came from, or went to, memory that is no longer the guest's.
+            Outcome::plain(Status::IoErr)
+        } else {
+            outcome
+        };
         let counts = self.shared.counts();
         match job.operation {
             Operation::Read => count(&counts.reads, 1),

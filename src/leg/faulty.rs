@@ -211,7 +211,7 @@ impl Disk {
         }
         if let Some(away) = decision.disconnect {
             self.faulty.away = true;
-            self.shared.hang_up(away);
+            self.shared.connection().hang_up(away);
         }
         if let Some(sectors) = decision.resize {
             match self.grow(sectors) {

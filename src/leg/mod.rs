@@ -10,6 +10,7 @@
 //! | `parked` | requests that wait for something else than a time |
 //! | `control` | the control leg: the plan to read, marks to write, quiet points |
 //! | `worker` | the thread that serves queues: polls, spins, sleeps, keeps time |
+//! | `connection` | the frontend's socket, to be ended from this side |
 //! | `command` | what a connection asks of a worker |
 //!
 //! A leg is served by one worker, whatever its queues: its request counter, its medium and its timers have one owner and need no lock. A
@@ -27,6 +28,7 @@
 )]
 
 mod command;
+mod connection;
 mod control;
 mod disk;
 mod faults;
@@ -39,6 +41,7 @@ mod worker;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use command::{Bell, Command, Commander, Ending, QueueStart};
+pub use connection::Connection;
 pub use control::{Control, ControlShared, LIMITS as CONTROL_LIMITS};
 pub use disk::Disk;
 pub use faults::{Faults, LegParts, RuleState};

@@ -1,13 +1,12 @@
 //! What others may know of a leg while its worker runs.
 
 use std::collections::BTreeSet;
-use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use super::command::Bell;
+use super::connection::Connection;
 use super::lock;
 use crate::block::{LegId, RequestId, SectorRange};
 
@@ -27,22 +26,14 @@ pub struct LegShared {
     write_through: AtomicBool,
     writeback: AtomicBool,
     sectors: AtomicU64,
-    line: Line,
+    /// Where the frontend is told that the config space has changed.
+    channel: Mutex<Option<(UnixStream, Teller)>>,
+    connection: Arc<Connection>,
     counts: Counts,
 }
 
 /// Tells a frontend, over its channel, that the config space has changed.
 pub type Teller = fn(&UnixStream) -> std::io::Result<()>;
-
-/// The leg's connection, as far as others than its own thread need it.
-#[derive(Debug, Default)]
-struct Line {
-    /// Where the frontend is told that the config space has changed.
-    channel: Mutex<Option<(UnixStream, Teller)>>,
-    connection: Mutex<Option<UnixStream>>,
-    /// For how long nobody is to listen once the connection has ended.
-    away: Mutex<Option<Duration>>,
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -101,7 +92,8 @@ impl LegShared {
             write_through: AtomicBool::new(false),
             writeback: AtomicBool::new(true),
             sectors: AtomicU64::new(0),
-            line: Line::default(),
+            channel: Mutex::default(),
+            connection: Arc::default(),
             counts: Counts::default(),
         }
     }
@@ -117,32 +109,19 @@ impl LegShared {
 
     /// Sets or forgets the connection's way back to its frontend.
     pub fn set_channel(&self, channel: Option<(UnixStream, Teller)>) {
-        *lock(&self.line.channel) = channel;
+        *lock(&self.channel) = channel;
     }
 
     /// Tells the frontend that the config space has changed; `false` if there is no way to.
     pub fn tell_config_changed(&self) -> bool {
-        lock(&self.line.channel)
+        lock(&self.channel)
             .as_ref()
             .is_some_and(|(channel, tell)| tell(channel).is_ok())
     }
 
-    /// A connection begins, or has ended.
-    pub fn set_connection(&self, connection: Option<UnixStream>) {
-        *lock(&self.line.connection) = connection;
-    }
-
-    /// Ends the connection; its thread then lets nobody connect for `away`.
-    pub(super) fn hang_up(&self, away: Duration) {
-        *lock(&self.line.away) = Some(away);
-        if let Some(connection) = &*lock(&self.line.connection) {
-            let _gone_already = connection.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Whether a rule has ended the connection, and for how long nobody is to listen now. Asked once.
-    pub fn take_away(&self) -> Option<Duration> {
-        lock(&self.line.away).take()
+    /// The leg's connection.
+    pub fn connection(&self) -> Arc<Connection> {
+        Arc::clone(&self.connection)
     }
 
     /// Which leg.

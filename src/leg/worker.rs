@@ -13,6 +13,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::command::{Bell, Command, Commander, Ending, Inbox, QueueStart};
+use super::connection::Connection;
 use super::control::Control;
 use super::disk::Disk;
 use super::lock;
@@ -21,7 +22,7 @@ use crate::block::LegId;
 use crate::clock;
 use crate::event::{FrontendChange, What};
 use crate::sequence::Tap;
-use crate::virtio::{Memory, Ring, RingFault};
+use crate::virtio::{Memory, Ring, RingFault, losses};
 
 /// Chains that are taken from one queue before the others have their turn.
 const TURN_CHAINS: u32 = 64;
@@ -93,15 +94,39 @@ pub struct Lane {
     leg: LegId,
     role: Role,
     queues: Vec<Queue>,
+    connection: Arc<Connection>,
 }
 
 impl Lane {
     /// A leg without queues yet.
     pub fn new(leg: LegId, role: Role) -> Lane {
+        let connection = match &role {
+            Role::Disk(disk) => disk.connection(),
+            Role::Control(_) => Arc::default(),
+        };
         Lane {
             leg,
             role,
             queues: Vec::new(),
+            connection,
+        }
+    }
+
+    /// Where the listener says who is connected.
+    pub fn connection(&self) -> Arc<Connection> {
+        Arc::clone(&self.connection)
+    }
+
+    /// A mapping was lost: if it is one of this leg's frontend, nothing of it is served any more.
+    fn look_for_loss(&mut self, tap: &mut Tap) {
+        if self
+            .queues
+            .iter()
+            .any(|queue| queue.ring.memory().is_lost())
+        {
+            self.stop_all(Ending::Abandon, tap);
+            self.connection
+                .end("the file of the guest's memory was cut short while it was shared".to_owned());
         }
     }
 
@@ -252,6 +277,8 @@ pub struct Worker {
     epoll: Arc<Epoll>,
     spin: Spin,
     unkicked: bool,
+    /// Mappings that were lost when it was last looked.
+    losses: u64,
     /// How much of the tap's waiting was told already.
     waited: Duration,
 }
@@ -322,6 +349,7 @@ impl Worker {
                 since: None,
             },
             unkicked: false,
+            losses: losses(),
             waited: Duration::ZERO,
         })
     }
@@ -356,7 +384,14 @@ impl Worker {
                     return;
                 }
             }
-            if self.pass() {
+            let worked = self.pass();
+            if losses() != self.losses {
+                self.losses = losses();
+                for lane in &mut self.lanes {
+                    lane.look_for_loss(&mut self.tap);
+                }
+            }
+            if worked {
                 self.spin.since = None;
                 self.rest.ended_some();
             } else if self.spin.again() {

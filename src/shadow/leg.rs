@@ -516,6 +516,10 @@ fn whole(range: SectorRange, sector: Sector, digests: &[u32]) -> Option<[Option<
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "numbers of tests are small"
+)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::block::LegId;
-use crate::leg::{Commander, LegShared};
+use crate::leg::{Commander, Connection, LegShared};
 use crate::virtio::{Limits, RingAddresses};
 
 /// What a connection needs to know of its leg.
@@ -21,6 +21,8 @@ pub struct Backend {
     pub shared: Option<Arc<LegShared>>,
     /// The worker that serves the leg.
     pub commander: Commander,
+    /// Where the worker ends the connection.
+    pub connection: Arc<Connection>,
 }
 
 /// A queue as the frontend has described it so far.

@@ -34,9 +34,32 @@ fn words(raw: [u8; HEADER_BYTES]) -> [u32; 3] {
     [[a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3]].map(u32::from_le_bytes)
 }
 
-/// Whether the next message is the one that brings a channel. Takes nothing from the socket. A header that has not come whole is left to
-/// the one who waits for it.
-pub(super) fn comes(stream: &UnixStream) -> bool {
+/// The header of the next message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Next {
+    /// Which message.
+    pub(super) request: u32,
+    flags: u32,
+}
+
+impl Next {
+    /// Whether it is the one that brings a channel.
+    pub(super) fn is_channel(self) -> bool {
+        self.request == SET_BACKEND_REQ_FD && self.flags & REPLY == 0
+    }
+
+    /// Whether it asks to be told if it was done, and the frontend is told by nothing else.
+    pub(super) fn wants_ack(self) -> bool {
+        self.flags & NEED_REPLY != 0 && !NOT_ACKNOWLEDGED.contains(&self.request)
+    }
+}
+
+/// Messages that have another answer than done or not done (what a frontend gets, and the device's state), and those that negotiate features: the
+/// `vhost` crate believes in features that were refused, and no longer answers as the frontend expects.
+const NOT_ACKNOWLEDGED: [u32; 14] = [1, 2, 6, 11, 15, 16, 17, 24, 31, 36, 40, 41, 42, 43];
+
+/// The next message's header. Takes nothing from the socket. A header that has not come whole is left to the one who waits for it.
+pub(super) fn next(stream: &UnixStream) -> Option<Next> {
     let mut raw = [0u8; HEADER_BYTES];
     // SAFETY: a system call with a buffer of the length that it is told.
     let got = unsafe {
@@ -48,10 +71,10 @@ pub(super) fn comes(stream: &UnixStream) -> bool {
         )
     };
     let [request, flags, _] = words(raw);
-    usize::try_from(got) == Ok(HEADER_BYTES) && request == SET_BACKEND_REQ_FD && flags & REPLY == 0
+    (usize::try_from(got) == Ok(HEADER_BYTES)).then_some(Next { request, flags })
 }
 
-/// Takes the message that [`comes`]: the channel, and whether the frontend waits for a reply.
+/// Takes the message that [`Next::is_channel`]: the channel, and whether the frontend waits for a reply.
 ///
 /// # Errors
 /// The socket's, or `InvalidData` for a message that is none: it has no body and one descriptor, a stream socket.

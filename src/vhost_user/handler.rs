@@ -41,6 +41,8 @@ pub struct Handler {
     inflight: Option<Inflight>,
     /// What went wrong last, in more words than the protocol has.
     trouble: Option<String>,
+    /// Whether the frontend has asked for our features: only then the crate believes it about replies.
+    asked: bool,
 }
 
 impl Handler {
@@ -56,6 +58,7 @@ impl Handler {
             vrings,
             inflight: None,
             trouble: None,
+            asked: false,
         }
     }
 
@@ -95,6 +98,11 @@ impl Handler {
         self.stop_all();
         self.memory = Arc::new(Memory::default());
         self.record(FrontendChange::Disconnected(why));
+    }
+
+    /// Whether a message that asks for it is acknowledged.
+    pub fn acknowledges(&self) -> bool {
+        self.asked && self.protocol & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0
     }
 
     /// What went wrong last.
@@ -272,6 +280,7 @@ impl VhostUserBackendReqHandlerMut for Handler {
     }
 
     fn get_features(&mut self) -> Result<u64> {
+        self.asked = true;
         Ok(features(&self.backend.limits))
     }
 

@@ -119,15 +119,11 @@ fn accept(mut socket: Socket, backend: &Backend, sequence: &Sequence, stop: &Sto
             continue;
         }
         *lock(&stop.connection) = stream.try_clone().ok();
-        let shared = backend.shared.as_ref();
-        if let Some(shared) = shared {
-            shared.set_connection(stream.try_clone().ok());
-        }
+        backend.connection.set(stream.try_clone().ok());
         serve(stream, backend, sequence, stop);
+        backend.connection.set(None);
         *lock(&stop.connection) = None;
-        let Some(shared) = shared else { continue };
-        shared.set_connection(None);
-        let Some(away) = shared.take_away() else {
+        let Some(away) = backend.connection.take_away() else {
             continue;
         };
         let path = socket.path().to_owned();
@@ -193,9 +189,11 @@ fn serve(stream: UnixStream, backend: &Backend, sequence: &Sequence, stop: &Stop
         if !readable(requests.as_raw_fd(), stop) {
             break None;
         }
-        let handled = match &ours {
-            Ok(ours) if channel::comes(ours) => take_channel(ours, &handler),
-            Ok(_) | Err(_) => requests.handle_request(),
+        let next = ours.as_ref().ok().and_then(channel::next);
+        lock(&handler).take_trouble();
+        let handled = match (&ours, next) {
+            (Ok(ours), Some(next)) if next.is_channel() => take_channel(ours, &handler),
+            _ => requests.handle_request(),
         };
         match handled {
             Ok(()) => {}
@@ -204,16 +202,28 @@ fn serve(stream: UnixStream, backend: &Backend, sequence: &Sequence, stop: &Stop
                 break None;
             }
             Err(error) => {
-                let trouble = lock(&handler).take_trouble();
-                let text = error.to_string();
+                let mut handler = lock(&handler);
+                let trouble = handler.take_trouble();
+                // Our own refusal, of a message that was read to its end, and told to who wanted to know: the frontend may do something else.
+                if let (Some(why), Some(next)) = (&trouble, next)
+                    && next.wants_ack()
+                    && handler.acknowledges()
+                {
+                    handler.record(FrontendChange::Trouble(format!("refused: {why}")));
+                    continue;
+                }
+                let message =
+                    next.map_or(String::new(), |next| format!("message {}, ", next.request));
+                let text = format!("{message}{error}");
                 break Some(trouble.map_or(text.clone(), |why| format!("{text}: {why}")));
             }
         }
     };
+    let ours = backend.connection.take_why();
     let why = if stop.wished.load(Ordering::SeqCst) {
         None
     } else {
-        why
+        ours.or(why)
     };
     // First the end of everything that is served, then the end of the connection: who sees that knows that memory is left alone.
     lock(&handler).end(why);

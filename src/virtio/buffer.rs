@@ -268,6 +268,11 @@ impl GuestBuffer {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "numbers of tests are small"
+)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

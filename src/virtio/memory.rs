@@ -7,6 +7,8 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+use super::lost::Guard;
+
 /// Why memory that a frontend shares is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
@@ -78,6 +80,8 @@ pub struct Region {
     host: *mut u8,
     map: *mut libc::c_void,
     map_bytes: usize,
+    /// Until the mapping goes; there always.
+    guard: Option<Guard>,
 }
 
 // SAFETY: the mapping belongs to the region until it is dropped; access to it is through raw copies alone.
@@ -150,6 +154,7 @@ impl Region {
                 .wrapping_add(usize::try_from(lead).unwrap_or(0)),
             map,
             map_bytes,
+            guard: Some(Guard::new(map, map_bytes)),
         })
     }
 
@@ -168,6 +173,7 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        self.guard = None;
         // SAFETY: the mapping is the region's own, and no piece of it outlives the region's `Memory`.
         unsafe {
             libc::munmap(self.map, self.map_bytes);
@@ -218,6 +224,15 @@ impl Memory {
             return Err(MemoryError::Unknown { gpa, bytes });
         }
         Ok(Memory { regions })
+    }
+
+    /// Whether the frontend has cut a region's file short, and we have met that: what was read there since is zeros and nobody's.
+    pub fn is_lost(&self) -> bool {
+        let guards = self
+            .regions
+            .iter()
+            .filter_map(|region| region.guard.as_ref());
+        { guards }.any(Guard::is_lost)
     }
 
     /// How many regions.

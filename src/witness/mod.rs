@@ -389,7 +389,7 @@ impl Watching {
                     self.take(&event)?;
                     // A look at the time costs as much as an event; so few of them take no time.
                     taken = taken.wrapping_add(1);
-                    if taken % EVENTS_A_LOOK != 0 {
+                    if !taken.is_multiple_of(EVENTS_A_LOOK) {
                         continue;
                     }
                 }

@@ -112,7 +112,7 @@ fn a_region_that_makes_no_sense_is_refused() {
     raw.vhost
         .set_inflight_fd(&wrong.0, wrong.1.as_raw_fd())
         .unwrap_err();
-    let mut raw = Raw::connect(&bench, "a", 1, FEATURES);
+    // It was told, and the connection goes on.
     let many = VhostUserInflight {
         num_queues: 100,
         queue_size: SIZE,

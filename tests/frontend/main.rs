@@ -10,4 +10,5 @@ mod inflight;
 mod order;
 mod raw;
 mod resize;
+mod soak;
 mod support;
