@@ -83,6 +83,24 @@ impl Witness {
         (get("RssAnon:"), get("Threads:"), fds)
     }
 
+    /// What it weighs when it has nothing to do: threads and descriptors stay as they are for a while.
+    fn at_rest(&self) -> (u64, u64, usize) {
+        let begun = legwatch::clock::now();
+        let (mut last, mut same) = (self.weight(), 0);
+        while same < 10 {
+            assert!(begun.elapsed() < PATIENCE, "awaited rest");
+            std::thread::sleep(Duration::from_millis(30));
+            let now = self.weight();
+            same = if (now.1, now.2) == (last.1, last.2) {
+                same + 1
+            } else {
+                0
+            };
+            last = now;
+        }
+        last
+    }
+
     /// SIGTERM, and its exit code.
     fn end(mut self) -> i32 {
         let pid = libc::pid_t::try_from(self.child.id()).unwrap();
@@ -195,7 +213,7 @@ fn session(socket: &Path, model: &mut Model, dice: &mut SplitMix64) {
                 }
                 18 => {
                     queue
-                        .write_zeroes(offset, len as u64, count % 2 == 0, slot)
+                        .write_zeroes(offset, len as u64, count.is_multiple_of(2), slot)
                         .unwrap();
                     Doing::Change(start, count, 0)
                 }
@@ -295,7 +313,11 @@ fn mixed_load_leaves_nothing_behind() {
     let begun: Instant = legwatch::clock::now();
     let over = AtomicBool::new(false);
     let (mut weights, mut sessions) = (Vec::new(), 0u64);
-    let before = witness.weight();
+    for leg in ["a", "b", "c"] {
+        let mut client = Client::attach(&witness.socket(leg), 1, ALL);
+        client.read(0, 512).unwrap();
+    }
+    let before = witness.at_rest();
     let done: u64 = std::thread::scope(|scope| {
         let (over, witness) = (&over, &witness);
         let disks: Vec<_> = (0u64..)
@@ -349,19 +371,12 @@ fn mixed_load_leaves_nothing_behind() {
         })
         .sum()
     });
-    // Connections' threads and descriptors go as they do; the listeners look up from a connection's end a moment later.
-    let awaited = legwatch::clock::now();
-    let after = loop {
-        let now = witness.weight();
-        if (now.1, now.2) == (before.1, before.2) {
-            break now;
-        }
-        assert!(
-            awaited.elapsed() < PATIENCE,
-            "{before:?} before, {now:?} after: (KiB, threads, descriptors)"
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    };
+    let after = witness.at_rest();
+    assert_eq!(
+        (after.1, after.2),
+        (before.1, before.2),
+        "threads, descriptors"
+    );
     let settled = weights
         .iter()
         .take(weights.len().div_ceil(3))
