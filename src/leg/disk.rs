@@ -11,9 +11,9 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::command::Ending;
+use super::connection::Connection;
 use super::faults::Faults;
 use super::faulty::{Fate, Faulty};
-use super::connection::Connection;
 use super::shared::{LegShared, count};
 use super::worker::Queue;
 use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status, sector_digests};
