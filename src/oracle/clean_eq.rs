@@ -32,8 +32,15 @@ pub(crate) enum Compared {
     Different(Check, Wrongness, Confidence, LegId),
 }
 
-/// Compares an array sector over all active legs. At most eight legs, so what is picked here is small.
-pub(crate) fn compare(world: &World, book: &Book, array: &Array, sector: Sector) -> Compared {
+/// Compares an array sector over all active legs. At most eight legs, so what is picked here is small. `stamps`: whether `stamp` is watched, and so
+/// has told of contents that are nobody's.
+pub(crate) fn compare(
+    world: &World,
+    book: &Book,
+    array: &Array,
+    sector: Sector,
+    stamps: bool,
+) -> Compared {
     let versions: smallvec::SmallVec<[(&Member, Sector, Version); 8]> = array
         .active()
         .filter_map(|member| {
@@ -55,7 +62,7 @@ pub(crate) fn compare(world: &World, book: &Book, array: &Array, sector: Sector)
     if let Some(excuse) = state_excuse(&versions) {
         return Compared::Excused(excuse);
     }
-    if let Some(verdict) = by_intents(book, array, sector, &versions) {
+    if let Some(verdict) = by_intents(book, array, sector, &versions, stamps) {
         return verdict;
     }
     // The largest group of equal legs is the measure; of equal groups, the one with the newest version.
@@ -94,6 +101,7 @@ fn by_intents(
     array: &Array,
     sector: Sector,
     versions: &[(&Member, Sector, Version)],
+    stamps: bool,
 ) -> Option<Compared> {
     let cell = book.cell(array.key, sector)?;
     if book.busy(cell) {
@@ -109,7 +117,7 @@ fn by_intents(
     {
         return Some(Compared::Excused(Excuse::Overlap));
     }
-    if versions.iter().any(|(_, _, v)| accepts(v) == Accept::No) {
+    if stamps && versions.iter().any(|(_, _, v)| accepts(v) == Accept::No) {
         return Some(Compared::Judged);
     }
     if book.has(cell, IntentKind::Unstamped) {

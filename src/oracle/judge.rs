@@ -273,11 +273,12 @@ impl Checker {
 
     fn compare(&mut self, no: EventNo, array: &Array) {
         let touched = self.touched.remove(&array.key).unwrap_or_default();
+        let stamps = !self.wrongs.watch().is_blind(Check::Stamp);
         for range in touched.ranges() {
             let mut different: Vec<(Sector, (Check, Wrongness, Confidence, u8))> = Vec::new();
             self.coverage.twins_compared += range.count();
             for sector in self.sectors_to_compare(array, range) {
-                match clean_eq::compare(&self.world, &self.book, array, sector) {
+                match clean_eq::compare(&self.world, &self.book, array, sector, stamps) {
                     Compared::Equal => self.clear_excuse(array.key, sector),
                     Compared::Judged => {}
                     Compared::Excused(excuse) => self.excuse_one(array.key, sector, excuse),
