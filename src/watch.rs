@@ -46,6 +46,7 @@ impl Part {
                     | Check::CrashCovered
                     | Check::ResyncEq
                     | Check::RecEq
+                    | Check::Durable
             ),
             Part::Buffer => check == Check::BufStable,
             Part::Journal => false,

@@ -19,7 +19,7 @@ impl Checker {
     pub(super) fn differences(&mut self, array: &Array, parts: &RangeSet) -> Vec<Difference> {
         let mut found = Vec::new();
         for sector in parts.ranges().flat_map(SectorRange::sectors) {
-            match clean_eq::compare(&self.world, &self.book, array, sector) {
+            match clean_eq::compare(&self.world, &self.book, array, sector, true) {
                 Compared::Equal => {}
                 Compared::Excused(Excuse::InFlight) => {
                     if let Some(one) = SectorRange::new(sector, 1) {
