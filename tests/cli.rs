@@ -411,9 +411,11 @@ fn what_this_machine_lacks_is_named() {
         2,
         &["LEGWATCH_GUEST names /nonexistent/agent", "ci/build"],
     );
-    // A copy of the program that has no agent near.
+    // A copy of the program that has no agent near; made by another process, for a child of another test may hold what this one has open for writing.
     let lonely = bench.path("lonely");
-    fs::copy(env!("CARGO_BIN_EXE_legwatch"), &lonely).unwrap();
+    let mut copy = Command::new("cp");
+    copy.args([env!("CARGO_BIN_EXE_legwatch").as_ref(), lonely.as_os_str()]);
+    assert!(copy.status().unwrap().success());
     let mut command = Command::new(&lonely);
     command
         .args(["run", "raid1", "--kernel", NO_KERNEL])
