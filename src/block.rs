@@ -218,6 +218,11 @@ pub enum Status {
     Unsupported,
 }
 
+/// Whether a payload is a commit block of ext4's journal: block type 2 behind jbd2's magic, both big-endian (`include/linux/jbd2.h`).
+pub fn is_commit_block(payload: &[u8]) -> bool {
+    payload.len() >= 1024 && payload[..8] == [0xc0, 0x3b, 0x39, 0x98, 0, 0, 0, 2]
+}
+
 /// CRC-32 (IEEE 802.3, as zlib's) of each whole sector of `bytes`, in order; a tail shorter than a sector is digested as it is.
 pub fn sector_digests(bytes: &[u8]) -> impl Iterator<Item = u32> {
     bytes.chunks(SECTOR_BYTES).map(crc32fast::hash)

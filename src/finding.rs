@@ -52,6 +52,28 @@ pub enum Check {
     RecEq,
     /// What was told to be durable is there after a cut.
     Durable,
+    /// No bit is forgotten while a leg is away.
+    BitDegraded,
+    /// An error that a leg gave for a write is made good, or recorded.
+    ErrRecord,
+    /// No new write before a fault is recorded.
+    FaultGate,
+    /// A failed leg gets no more writes.
+    FaultSilent,
+    /// Bad blocks are not read.
+    BbNoread,
+    /// A leg that is not up to date is not read.
+    NoStaleRead,
+    /// Before a resync has passed, reads do not flip between legs.
+    ReadSticky,
+    /// Resync and writes keep out of each other's way.
+    SyncExcl,
+    /// A read error is repaired with what another leg holds.
+    RepairData,
+    /// What comes before a flush is durable before what comes behind it.
+    PreflushOrder,
+    /// A check only reads, a repair makes equal, and both count right.
+    Scrub,
     /// A check step of the scenario.
     CheckStep,
     /// What the scenario expects of the run's end.
@@ -62,7 +84,7 @@ pub enum Check {
 
 impl Check {
     /// All checks that look at legs, in the order of reports.
-    pub const LEGS: [Check; 23] = [
+    pub const LEGS: [Check; 34] = [
         Check::Stamp,
         Check::AckAll,
         Check::AllLegs,
@@ -86,7 +108,61 @@ impl Check {
         Check::ResyncEq,
         Check::RecEq,
         Check::Durable,
+        Check::BitDegraded,
+        Check::ErrRecord,
+        Check::FaultGate,
+        Check::FaultSilent,
+        Check::BbNoread,
+        Check::NoStaleRead,
+        Check::ReadSticky,
+        Check::SyncExcl,
+        Check::RepairData,
+        Check::PreflushOrder,
+        Check::Scrub,
     ];
+
+    /// How sure a finding of the check is where nothing else speaks for it or against it: "H" of the md reference is proven, "M" and "L" are suspect.
+    pub fn confidence(self) -> Confidence {
+        match self {
+            Check::BitDegraded
+            | Check::FaultGate
+            | Check::FaultSilent
+            | Check::BbNoread
+            | Check::NoStaleRead
+            | Check::ReadSticky
+            | Check::SyncExcl
+            | Check::PreflushOrder
+            | Check::SamePages => Confidence::Suspect,
+            Check::Stamp
+            | Check::AckAll
+            | Check::AllLegs
+            | Check::SameData
+            | Check::DiscardAll
+            | Check::CleanEq
+            | Check::BufStable
+            | Check::SbPeer
+            | Check::EventsStep
+            | Check::BmBeforeSb
+            | Check::DirtyFirst
+            | Check::CleanQuiet
+            | Check::MetaFua
+            | Check::Bounds
+            | Check::BitFirst
+            | Check::BitClearEq
+            | Check::CrashCovered
+            | Check::FlushAll
+            | Check::FuaTail
+            | Check::ResyncEq
+            | Check::RecEq
+            | Check::ErrRecord
+            | Check::RepairData
+            | Check::Scrub
+            | Check::Durable
+            | Check::CheckStep
+            | Check::Expect
+            | Check::Guest => Confidence::Proven,
+        }
+    }
 
     /// The check's name.
     pub fn name(self) -> &'static str {
@@ -114,6 +190,17 @@ impl Check {
             Check::ResyncEq => "resync-eq",
             Check::RecEq => "rec-eq",
             Check::Durable => "durable",
+            Check::BitDegraded => "bit-degraded",
+            Check::ErrRecord => "err-record",
+            Check::FaultGate => "fault-gate",
+            Check::FaultSilent => "fault-silent",
+            Check::BbNoread => "bb-noread",
+            Check::NoStaleRead => "no-stale-read",
+            Check::ReadSticky => "read-sticky",
+            Check::SyncExcl => "sync-excl",
+            Check::RepairData => "repair-data",
+            Check::PreflushOrder => "preflush-order",
+            Check::Scrub => "scrub",
             Check::CheckStep => "check-step",
             Check::Expect => "expect",
             Check::Guest => "guest",
@@ -192,6 +279,39 @@ impl Check {
             Check::Durable => {
                 "what is acknowledged under fsync, O_DSYNC or FUA is on every active leg's stable storage (drivers/md/md.c:md_flush_request, drivers/md/raid1.c:raid1_write_request)"
             }
+            Check::BitDegraded => {
+                "what was written while a leg is away stays marked until that leg has it (drivers/md/md-bitmap.c:md_bitmap_endwrite)"
+            }
+            Check::ErrRecord => {
+                "a write that a leg fails is written again, recorded as bad blocks, or fails the leg (drivers/md/raid1.c:handle_write_finished, narrow_write_error)"
+            }
+            Check::FaultGate => {
+                "new writes wait until a fault is recorded on the legs that are left (drivers/md/raid1.c:raid1_error, wait_blocked_rdev)"
+            }
+            Check::FaultSilent => {
+                "a leg that is recorded as faulty gets no more writes (drivers/md/raid1.c:raid1_write_request)"
+            }
+            Check::BbNoread => {
+                "a range in a leg's bad-block list is read from another leg (drivers/md/raid1.c:read_balance)"
+            }
+            Check::NoStaleRead => {
+                "a leg is read only where it is in sync or recovered (drivers/md/raid1.c:read_balance)"
+            }
+            Check::ReadSticky => {
+                "until a resync has passed, reads come from the leg that it copies from (drivers/md/raid1.c:read_balance, raid1_sync_request)"
+            }
+            Check::SyncExcl => {
+                "no write is under way where a resync reads and writes (drivers/md/raid1.c:raise_barrier, wait_barrier)"
+            }
+            Check::RepairData => {
+                "sectors that could not be read are written again with what another leg holds (drivers/md/raid1.c:fix_read_error)"
+            }
+            Check::PreflushOrder => {
+                "a write with PREFLUSH goes out when every leg has ended its flush (drivers/md/md.c:md_flush_request)"
+            }
+            Check::Scrub => {
+                "a check writes nothing, a repair makes legs equal, and mismatch_cnt counts what differs (drivers/md/raid1.c:process_checks, sync_request_write)"
+            }
             Check::CheckStep | Check::Expect => "the scenario demands it",
             Check::Guest => "the kernel survives the workload",
         }
@@ -220,6 +340,8 @@ pub enum Wrongness {
     Changed,
     /// md's metadata is wrong.
     Metadata,
+    /// The guest's kernel read from where it may not.
+    Read,
     /// The guest read something else than what it wrote.
     ReadBack,
     /// A step failed.
@@ -243,6 +365,7 @@ impl Wrongness {
             Wrongness::Differs => "differs",
             Wrongness::Changed => "changed",
             Wrongness::Metadata => "metadata",
+            Wrongness::Read => "read",
             Wrongness::ReadBack => "read back wrong",
             Wrongness::Step => "step failed",
             Wrongness::Kernel => "kernel failed",

@@ -217,6 +217,12 @@ impl RunHeader {
         }
     }
 
+    /// The leg with a name.
+    pub fn leg_named(&self, name: &str) -> Option<LegId> {
+        let at = self.legs.iter().position(|head| head.config.name == name)?;
+        u8::try_from(at).ok().map(LegId)
+    }
+
     /// A leg's name; `?` for a leg that the run does not have.
     pub fn leg_name(&self, leg: LegId) -> &str {
         if leg == LegId::CONTROL {

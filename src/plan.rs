@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::mark::Mapping;
+use crate::mark::{AdminAction, Mapping};
 
 /// The version of the plan that host and agent speak; the agent refuses any other.
 pub const PLAN_VERSION: u32 = 1;
@@ -88,6 +88,17 @@ pub enum StepAction {
     },
     /// Waits for all background steps.
     Join,
+    /// Does something to an array, between two marks; a check or a repair is waited for.
+    Md {
+        /// What.
+        action: AdminAction,
+        /// The array's device in the guest.
+        device: String,
+        /// The leg that it is about.
+        leg: Option<String>,
+        /// The longest it may take, in seconds.
+        timeout_s: u32,
+    },
     /// Tells a file's content (the first line, at most 200 bytes) as a fact.
     Fact {
         /// The fact's name.

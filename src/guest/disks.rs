@@ -29,12 +29,8 @@ impl Disks {
             if self.serials.contains_key(&name) {
                 continue;
             }
-            let serial = ["serial", "device/serial"]
-                .iter()
-                .find_map(|attr| md::attribute(&entry.path().join(attr)))
-                .unwrap_or_default();
             // A disk that does not tell yet is asked again; RAM disks, loops and arrays never tell, and cost a failed open each time.
-            if !serial.is_empty() {
+            if let Some(serial) = serial(block, &name) {
                 self.serials.insert(name, serial);
             }
         }
@@ -111,6 +107,14 @@ impl Disks {
         }
         Ok(())
     }
+}
+
+/// The serial of a block device by its name, as the disk tells it.
+pub(super) fn serial(block: &Path, name: &str) -> Option<String> {
+    ["serial", "device/serial"]
+        .iter()
+        .find_map(|attr| md::attribute(&block.join(name).join(attr)))
+        .filter(|serial| !serial.is_empty())
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@
 //! | `md` | what /sys tells of arrays |
 //! | `sys` | system calls without a safe wrapper |
 
+mod admin;
 mod buffers;
 mod control;
 mod disks;

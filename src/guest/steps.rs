@@ -12,7 +12,7 @@ use super::facts::{self, Facts};
 use super::gate::Gate;
 use super::sys::SharedNumber;
 use super::{
-    Error, Shared, console, context, md, quiet, readback, shell, survey, target, workload,
+    Error, Shared, admin, console, context, md, quiet, readback, shell, survey, target, workload,
 };
 use crate::clock;
 use crate::mark::{Hello, Mark};
@@ -284,6 +284,25 @@ fn act(
             }
         }
         StepAction::Join => Err(Error::new("a join cannot run in the background")),
+        StepAction::Md {
+            action,
+            device,
+            leg,
+            timeout_s,
+        } => {
+            let timeout = Duration::from_secs(u64::from(*timeout_s));
+            let outcome = admin::run(
+                shared,
+                marker,
+                &step.name,
+                *action,
+                device,
+                leg.as_deref(),
+                timeout,
+            );
+            facts.arrays(marker)?;
+            outcome
+        }
         StepAction::Fact { name, path } => {
             let value = md::attribute(Path::new(path))
                 .ok_or_else(|| Error::new(format!("{path} cannot be read")))?;

@@ -401,6 +401,7 @@ impl<'a> Bytes<'a> {
                 | Mark::Survey { .. }
                 | Mark::Quiet { .. }
                 | Mark::Fact { .. }
+                | Mark::Admin(_)
                 | Mark::Finish { .. }) => What::Mark(mark),
             },
             QUIET => {

@@ -6,7 +6,9 @@ use crate::event::{
     FrontendChange, GuestEnd, Segment, What,
 };
 use crate::header::{LegHead, RunHeader};
-use crate::mark::{Intent, IntentFlags, IntentKind, Mark, PageRun, Pages, Phase};
+use crate::mark::{
+    Admin, AdminAction, AdminPhase, Intent, IntentFlags, IntentKind, Mark, PageRun, Pages, Phase,
+};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -178,6 +180,17 @@ fn marks() -> impl Strategy<Value = Mark> {
                 digest,
             }
         }),
+        (0usize..6, any::<bool>(), any::<Option<u64>>(), ".*").prop_map(
+            |(action, ok, mismatches, leg)| Mark::Admin(Admin {
+                action: AdminAction::ALL[action],
+                phase: if ok {
+                    AdminPhase::Begin
+                } else {
+                    AdminPhase::End { ok, mismatches }
+                },
+                legs: vec![leg],
+            })
+        ),
         any::<bool>().prop_map(|ok| Mark::Finish { ok }),
     ]
 }

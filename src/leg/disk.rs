@@ -16,7 +16,9 @@ use super::faults::Faults;
 use super::faulty::{Fate, Faulty};
 use super::shared::{LegShared, count};
 use super::worker::Queue;
-use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status, sector_digests};
+use crate::block::{
+    LegId, Operation, RequestId, Sector, SectorRange, Status, is_commit_block, sector_digests,
+};
 use crate::clock;
 use crate::config::{LegConfig, Record};
 use crate::event::{
@@ -36,7 +38,7 @@ pub struct Disk {
     pub(super) medium: Medium,
     pub(super) limits: Limits,
     pub(super) rules: LegRules,
-    record: Record,
+    pub(super) record: Record,
     /// Whether sectors are digested.
     digests: bool,
     /// Whether guest memory is looked at again before completion.
@@ -123,6 +125,11 @@ impl Outcome {
             written: 0,
         }
     }
+}
+
+/// Whether the journal gets a payload for what it is: a file system's commit block tells the checker that its write came with PREFLUSH.
+pub(super) fn keeps_for_content(record: Record, bytes: &[u8]) -> bool {
+    record == Record::Metadata && is_commit_block(bytes)
 }
 
 impl Disk {
@@ -531,6 +538,7 @@ impl Disk {
                 (bytes, stored)
             }
         };
+        let kept = keep || keeps_for_content(self.record, bytes);
         let back = if wanted {
             digests.clone()
         } else {
@@ -544,7 +552,7 @@ impl Disk {
                     number: job.number,
                 },
                 digests,
-                payload: keep.then(|| bytes.to_vec()),
+                payload: kept.then(|| bytes.to_vec()),
             }),
         );
         count(&self.shared.counts().bytes_written, data.bytes());

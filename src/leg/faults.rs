@@ -252,6 +252,7 @@ impl Faults {
             | Mark::Survey { .. }
             | Mark::Quiet { .. }
             | Mark::Fact { .. }
+            | Mark::Admin(_)
             | Mark::Finish { .. } => return,
         }
         drop(inner);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::disk::{Disk, Job, Outcome};
+use super::disk::{Disk, Job, Outcome, keeps_for_content};
 use super::faulty::{Fate, bytes_of};
 use super::shared::count;
 use crate::block::{
@@ -67,7 +67,7 @@ impl Disk {
             What::Fetched(Fetched {
                 request: self.id(job.number),
                 digests: digests.clone(),
-                payload: keep.then(|| new.clone()),
+                payload: (keep || keeps_for_content(self.record, &new)).then(|| new.clone()),
             }),
         );
         count(&self.shared.counts().bytes_written, new.len() as u64);

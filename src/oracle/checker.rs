@@ -158,7 +158,7 @@ impl Checker {
             What::Initial { leg, start, bytes } => self.initial(*leg, *start, bytes),
             What::GuestEnded { how, .. } => {
                 if *how == GuestEnd::PoweredOff {
-                    self.resolve_doubts();
+                    self.resolve_doubts(no);
                     self.at_power_off(no);
                 } else {
                     self.crash_covered(no);

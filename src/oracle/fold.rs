@@ -356,6 +356,7 @@ fn headline(check: Check, kind: Wrongness, writes: u64, sectors: u64, legs: &[St
             format!("{what} {was} read by {leg} from a buffer that changed in flight")
         }
         (_, Wrongness::Metadata) => format!("md's metadata is wrong on {leg}"),
+        (_, Wrongness::Read) => format!("{what} {was} read from {leg}"),
         (_, Wrongness::ReadBack) => format!("{what} {was} read back wrong"),
         (_, Wrongness::Step) => "a check step failed".to_owned(),
         (_, Wrongness::Kernel) => "the guest's kernel failed".to_owned(),
@@ -381,6 +382,24 @@ fn promised(check: Check, kind: Wrongness) -> Option<&'static str> {
         (Check::FlushAll, _) => "a flush was acknowledged that a leg never got",
         (Check::ResyncEq, _) => "legs differ after a resync",
         (Check::RecEq, _) => "a recovered leg differs",
+        (Check::BitDegraded, _) => "a bit went clear while a leg lacks what it stands for",
+        (Check::ErrRecord, Wrongness::Early) => {
+            "a write was acknowledged before a leg's error for it was on record"
+        }
+        (Check::ErrRecord, _) => "a leg failed a write, and nothing says so",
+        (Check::FaultGate, _) => "a write went out before the fault of a leg was on record",
+        (Check::FaultSilent, _) => "a leg that is recorded as faulty was written to",
+        (Check::BbNoread, _) => "bad blocks were read",
+        (Check::NoStaleRead, _) => "a leg was read where it is not up to date",
+        (Check::ReadSticky, _) => "reads flipped between legs that differ",
+        (Check::SyncExcl, _) => "a write was under way where a resync copied",
+        (Check::RepairData, _) => "a read error was repaired with wrong content",
+        (Check::PreflushOrder, _) => {
+            "a commit block was written before what it commits was durable"
+        }
+        (Check::Scrub, Wrongness::Metadata) => "mismatch_cnt is not what the legs returned",
+        (Check::Scrub, Wrongness::Garbage) => "a check wrote to a leg",
+        (Check::Scrub, _) => "legs differ after a repair",
         (Check::FuaTail, _) => "a durable write was acknowledged before it was durable",
         (
             Check::Stamp
@@ -440,7 +459,18 @@ fn reason(check: Check, kind: Wrongness) -> &'static str {
             | Check::FlushAll
             | Check::FuaTail
             | Check::ResyncEq
-            | Check::RecEq,
+            | Check::RecEq
+            | Check::BitDegraded
+            | Check::ErrRecord
+            | Check::FaultGate
+            | Check::FaultSilent
+            | Check::BbNoread
+            | Check::NoStaleRead
+            | Check::ReadSticky
+            | Check::SyncExcl
+            | Check::RepairData
+            | Check::PreflushOrder
+            | Check::Scrub,
             _,
         ) => {
             "the legs saw the requests in this order, and md waits for the one before it sends the other"

@@ -152,6 +152,7 @@ impl Checker {
                     self.coverage.facts.insert(name.clone(), value.clone());
                 }
             }
+            Mark::Admin(admin) => self.admin(no, admin),
             Mark::Finish { ok } => self.guest.finished = Some(*ok),
         }
     }
@@ -190,6 +191,7 @@ impl Checker {
 
     fn intent_begins(&mut self, no: EventNo, us: u64, intent: &Intent) {
         self.guest.agent = true;
+        self.scrub_disturbed();
         match intent.kind {
             IntentKind::Write | IntentKind::Unstamped => self.coverage.writes_begun += 1,
             IntentKind::Discard => {}
@@ -248,6 +250,9 @@ impl Checker {
         } else {
             self.book.settle(id);
             self.judge(no, id, Moment::Acknowledged);
+            if let Some(record) = self.book.record(id).cloned() {
+                self.err_record_order(no, &record);
+            }
         }
     }
 
@@ -258,6 +263,9 @@ impl Checker {
             return;
         }
         let mapped = self.mapped(target, sector, 1);
+        if let Some((key, range)) = mapped {
+            self.wrongs.prove_read(key, range.start());
+        }
         self.guest.bad_reads.push(BadRead {
             at: no,
             target,

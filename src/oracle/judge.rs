@@ -260,6 +260,9 @@ impl Checker {
             for id in ids {
                 self.judge(no, id, moment);
             }
+            if settled {
+                self.resolve_at_rest(no, &array);
+            }
             if settled && array.active().count() >= 2 {
                 self.compare(no, &array);
             }

@@ -19,6 +19,12 @@ const TEXT: &str = include_str!("../../vm/known.toml");
 pub enum When {
     /// The leg that lacks the write is write-mostly and may be behind (K2).
     Behind,
+    /// The boot before left the array dirty, and the resync has not passed (K4).
+    BeforeResync,
+    /// A file system's commit block, which is written with PREFLUSH (K3).
+    Preflush,
+    /// Another failure of the leg is not yet on record (K6).
+    LegFailing,
     /// Data went out, and the page with its bit had not yet, for no longer than such pages take (K1).
     BitOnItsWay,
 }

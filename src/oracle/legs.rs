@@ -233,11 +233,11 @@ impl Checker {
                 if let (Content::Returned(digests), Some(range)) =
                     (&completed.content, open.ranges.first())
                 {
-                    if !self.injected.answered(id, digests) {
-                        return;
+                    let honest = self.injected.answered(id, digests);
+                    if honest {
+                        self.world.shadow_mut(id.leg).learn(*range, digests);
                     }
-                    let shadow = self.world.shadow_mut(id.leg);
-                    shadow.learn(*range, digests);
+                    self.promise_returned(no, id, &open, digests, honest);
                 }
             }
             Operation::GetId | Operation::Unsupported(_) => {}

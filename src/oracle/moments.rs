@@ -137,6 +137,7 @@ pub(crate) fn moment(header: &RunHeader, event: &Event) -> Option<(String, Strin
             Mark::BadRead { sector, .. } => {
                 guest(format!("read target sector {sector} back wrong"))
             }
+            Mark::Admin(admin) => guest(admin.to_string()),
             Mark::Intent(_)
             | Mark::Pages(_)
             | Mark::Hello(_)

@@ -144,6 +144,7 @@ impl Checker {
             | Wrongness::Differs
             | Wrongness::Changed
             | Wrongness::Metadata
+            | Wrongness::Read
             | Wrongness::ReadBack
             | Wrongness::Step
             | Wrongness::Kernel

@@ -152,6 +152,27 @@ impl Wrongs {
         })
     }
 
+    /// The guest itself found a sector wrong: what was suspected of reads of it is proven.
+    pub(crate) fn prove_read(&mut self, key: ArrayKey, sector: Sector) {
+        for wrong in &mut self.entries {
+            if wrong.kind != Wrongness::Read
+                || wrong.key != key
+                || !wrong.array.contains(sector)
+                || wrong.confidence == Confidence::Proven
+            {
+                continue;
+            }
+            let counts = is_open(wrong, self.known_decide);
+            if counts && let Some(count) = self.open.get_mut(&open_key(wrong)) {
+                *count = count.saturating_sub(1);
+            }
+            wrong.confidence = Confidence::Proven;
+            if counts {
+                *self.open.entry(open_key(wrong)).or_default() += 1;
+            }
+        }
+    }
+
     /// A leg turns out to have failed: what was held against it since `since` is taken back (case 7). Tells the sectors.
     pub(crate) fn forgive(&mut self, leg: LegId, since: EventNo) -> Vec<(ArrayKey, SectorRange)> {
         let mut forgiven = Vec::new();

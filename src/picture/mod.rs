@@ -496,6 +496,7 @@ fn mark_in_words(mark: &Mark, header: &RunHeader) -> Option<String> {
         }
         Mark::BadRead { sector, .. } => Some(format!("target sector {sector} read back wrong")),
         Mark::Quiet { id, .. } => Some(format!("quiet point {id} asked for")),
+        Mark::Admin(admin) => Some(admin.to_string()),
         Mark::Finish { ok } => Some(format!("plan done{}", if *ok { "" } else { ", not well" })),
     }
 }

@@ -214,6 +214,7 @@ impl<'a> Boot<'a> {
             | Mark::BadRead { .. }
             | Mark::Survey { .. }
             | Mark::Quiet { .. }
+            | Mark::Admin(_)
             | Mark::Fact { .. } => None,
         }
     }

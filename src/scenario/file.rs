@@ -179,7 +179,7 @@ fn yes() -> bool {
     true
 }
 
-/// One step: exactly one of `run`, `write`, `read_back`, `survey`, `quiet`, `join`, `fact`.
+/// One step: exactly one of `run`, `write`, `read_back`, `survey`, `quiet`, `join`, `md`, `fact`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepFile {
@@ -197,6 +197,10 @@ pub struct StepFile {
     pub quiet: Option<bool>,
     /// Waits for the steps in the background.
     pub join: Option<bool>,
+    /// Something done to an array, so that the checker knows when: `fail LEG`, `remove LEG`, `add LEG`, `re-add LEG`, `check`, `repair`.
+    pub md: Option<String>,
+    /// The array's device for `md`; default: /dev/md0.
+    pub array: Option<String>,
     /// Tells the first line of a file of the guest.
     pub fact: Option<FactFile>,
     /// Runs beside the steps after it.

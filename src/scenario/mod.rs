@@ -15,6 +15,7 @@ use crate::config::{LegConfig, MediumConfig, Record};
 use crate::fault::{self, Rule};
 use crate::finding::Check;
 use crate::header::Expect;
+use crate::mark::AdminAction;
 use crate::plan::{PLAN_VERSION, Plan, Step, StepAction, StepKind, WriteLoad};
 use crate::scenario::file::{BootEnd, GuestFile, LegFile, ScenarioFile, StepFile};
 
@@ -469,6 +470,8 @@ impl Targets {
             survey,
             quiet,
             join,
+            md,
+            array,
             fact,
             background,
             timeout_s,
@@ -518,6 +521,22 @@ impl Targets {
         if join == Some(true) {
             actions.push(("join".into(), StepAction::Join));
         }
+        if array.is_some() && md.is_none() {
+            return Err("array without md; it names the array that md = … is done to".into());
+        }
+        if let Some(text) = md {
+            let (action, leg) = admin(&text)?;
+            let device = array.unwrap_or_else(|| "/dev/md0".into());
+            actions.push((
+                text,
+                StepAction::Md {
+                    action,
+                    device,
+                    leg,
+                    timeout_s,
+                },
+            ));
+        }
         if let Some(fact) = fact {
             actions.push((
                 format!("fact {}", fact.name),
@@ -530,7 +549,7 @@ impl Targets {
         let count = actions.len();
         let Some((about, action)) = actions.pop().filter(|_| count == 1) else {
             return Err(format!(
-                "{count} actions; give it exactly one of run, write, read_back, survey, quiet, join, fact"
+                "{count} actions; give it exactly one of run, write, read_back, survey, quiet, join, md, fact"
             ));
         };
         if background && kind == StepKind::Setup {
@@ -543,6 +562,28 @@ impl Targets {
             background,
         })
     }
+}
+
+/// What `md = "…"` says: the action, and the leg's name where it is about one.
+fn admin(text: &str) -> Result<(AdminAction, Option<String>), String> {
+    let mut words = text.split_whitespace();
+    let action = words.next().unwrap_or_default();
+    let action = AdminAction::ALL
+        .into_iter()
+        .find(|one| one.name() == action)
+        .ok_or_else(|| {
+            let all: Vec<&str> = AdminAction::ALL.iter().map(|one| one.name()).collect();
+            format!("md = \"{text}\"; use one of {}", all.join(", "))
+        })?;
+    let leg = words.next().map(str::to_owned);
+    if words.next().is_some() || leg.is_some() != action.of_leg() {
+        let form = if action.of_leg() { " LEG" } else { "" };
+        return Err(format!(
+            "md = \"{text}\"; write it as \"{}{form}\"",
+            action.name()
+        ));
+    }
+    Ok((action, leg))
 }
 
 /// Whether a load can be what its words say.

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::mark::AdminAction;
 
 fn parse(text: &str) -> Result<Scenario, String> {
     Scenario::parse(text, Path::new("x.toml")).map_err(|error| error.to_string())
@@ -52,6 +53,7 @@ fn steps_that_write_to_one_device_have_one_target_and_writers_of_their_own() {
             | StepAction::Survey { .. }
             | StepAction::Quiet { .. }
             | StepAction::Join
+            | StepAction::Md { .. }
             | StepAction::Fact { .. } => None,
         })
         .collect();
@@ -137,4 +139,33 @@ fn sizes_are_read_and_printed() {
     for text in ["", "K", "-1", "1X", "99999999999T", "1.5G"] {
         text.parse::<Size>().unwrap_err();
     }
+}
+
+#[test]
+fn what_is_done_to_an_array_is_checked_word_by_word() {
+    let step = |md: &str| parse(&format!("{SMALL}[[workload]]\nmd = \"{md}\"\n"));
+    let scenario = step("re-add b").unwrap();
+    // The last step is the quiet point that every plan gets.
+    let last = &scenario.boots[0].steps.iter().rev().nth(1).unwrap().action;
+    assert!(
+        matches!(last, StepAction::Md { action: AdminAction::ReAdd, device, leg: Some(leg), .. } if device == "/dev/md0" && leg == "b"),
+        "{last:?}"
+    );
+    step("check").unwrap();
+    for (wrong, said) in [
+        (
+            "break b",
+            "use one of fail, remove, add, re-add, check, repair",
+        ),
+        ("fail", "write it as \"fail LEG\""),
+        ("check b", "write it as \"check\""),
+        ("fail b c", "write it as \"fail LEG\""),
+    ] {
+        let error = step(wrong).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+    let error = parse(&format!(
+        "{SMALL}[[workload]]\nrun = \"true\"\narray = \"/dev/md1\"\n"
+    ));
+    assert!(error.unwrap_err().to_string().contains("array without md"));
 }

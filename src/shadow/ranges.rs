@@ -57,6 +57,21 @@ impl RangeSet {
             .is_some_and(|(_, &end)| sector.0 < end)
     }
 
+    /// The parts of a range that are in, in order.
+    pub fn within(&self, range: SectorRange) -> impl Iterator<Item = SectorRange> {
+        let before = self.ends.range(..range.start().0).next_back();
+        before
+            .into_iter()
+            .chain(self.ends.range(range.start().0..range.end().0))
+            .filter_map(|(&start, &end)| SectorRange::new(Sector(start), end - start))
+            .filter_map(move |part| part.intersection(range))
+    }
+
+    /// The first part of a range that is in.
+    pub fn first_in(&self, range: SectorRange) -> Option<SectorRange> {
+        self.within(range).next()
+    }
+
     /// The ranges, in order.
     pub fn ranges(&self) -> impl Iterator<Item = SectorRange> {
         self.ends
@@ -95,6 +110,8 @@ mod tests {
                 prop_assert_eq!(&flat, &model);
                 prop_assert_eq!(ranges.count(), model.len() as u64);
                 let all: Vec<_> = ranges.ranges().collect();
+                let part: BTreeSet<_> = ranges.within(range).flat_map(SectorRange::sectors).collect();
+                prop_assert_eq!(part, model.iter().copied().filter(|sector| range.contains(*sector)).collect());
                 prop_assert!(all.windows(2).all(|pair| pair[0].end() < pair[1].start()));
             }
         }

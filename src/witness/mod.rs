@@ -513,6 +513,7 @@ fn is_news(mark: &Mark) -> bool {
         | Mark::BadRead { .. }
         | Mark::Quiet { .. }
         | Mark::Fact { .. }
+        | Mark::Admin(_)
         | Mark::Finish { .. } => true,
     }
 }

@@ -17,7 +17,10 @@ use legwatch::event::{
 };
 use legwatch::header::{LegHead, RunHeader};
 use legwatch::journal::{Reader, Writer};
-use legwatch::mark::{Hello, Intent, IntentFlags, IntentKind, Mapping, Mark, Phase, Target};
+use legwatch::mark::{
+    Admin, AdminAction, AdminPhase, Hello, Intent, IntentFlags, IntentKind, Mapping, Mark, Phase,
+    Target,
+};
 use legwatch::md::superblock::checksum_1;
 use legwatch::oracle::{Checker, EndState, Verdict};
 use legwatch::stamp::Stamp;
@@ -47,6 +50,12 @@ pub struct History {
     /// A leg that md has failed, and one that it recovers.
     pub failed: Option<u8>,
     pub recovering: Option<u8>,
+    /// How far that leg is.
+    pub recovered: u64,
+    /// How far resync is, while the array is not clean.
+    pub checkpoint: u64,
+    /// Bad blocks on record, in a leg's own sectors.
+    pub bad: BTreeMap<u8, Vec<(u64, u64)>>,
     running: bool,
     numbers: [u64; 8],
     no: u64,
@@ -191,6 +200,9 @@ impl History {
             dirty: false,
             failed: None,
             recovering: None,
+            recovered: 0,
+            checkpoint: 0,
+            bad: BTreeMap::new(),
             running: false,
             numbers: [0; 8],
             no: 0,
@@ -362,7 +374,10 @@ impl History {
     /// An honest write from begin to end.
     pub fn honest(&mut self, load: &Load) {
         self.begin(load);
-        for leg in 0..self.legs() {
+        for leg in (0..self.legs())
+            .filter(|leg| self.failed != Some(*leg))
+            .collect::<Vec<_>>()
+        {
             self.write(leg, load.sector, &load.contents());
         }
         self.end(load);
@@ -432,7 +447,7 @@ impl History {
             if self.bitmap {
                 self.bitmap_page(leg, self.bits);
             }
-            let recovered = (self.recovering == Some(leg)).then_some(0);
+            let recovered = (self.recovering == Some(leg)).then_some(self.recovered);
             self.superblock_with(leg, clean, &roles, 0, recovered);
         }
     }
@@ -460,7 +475,10 @@ impl History {
         let mut put = |at: usize, bytes: &[u8]| raw[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &0xa92b_4efcu32.to_le_bytes());
         put(4, &1u32.to_le_bytes());
-        let features = u32::from(self.bitmap) | if recovered.is_some() { 2 } else { 0 };
+        let bad = self.bad.get(&leg).is_some_and(|bad| !bad.is_empty());
+        let features = u32::from(self.bitmap)
+            | if recovered.is_some() { 2 } else { 0 }
+            | if bad { 8 } else { 0 };
         put(8, &features.to_le_bytes());
         put(64, &[ctime]);
         put(152, &recovered.unwrap_or(0).to_le_bytes());
@@ -473,8 +491,11 @@ impl History {
         put(144, &8u64.to_le_bytes());
         put(160, &u32::from(leg).to_le_bytes());
         put(184, &[u8::from(self.write_mostly == Some(leg))]);
+        put(186, &8u16.to_le_bytes());
+        put(188, &24u32.to_le_bytes());
         put(200, &self.md_events.to_le_bytes());
-        put(208, &if clean { u64::MAX } else { 0 }.to_le_bytes());
+        let resync = if clean { u64::MAX } else { self.checkpoint };
+        put(208, &resync.to_le_bytes());
         let max = u32::try_from(roles.len()).unwrap();
         put(220, &max.to_le_bytes());
         for (at, role) in roles.iter().enumerate() {
@@ -485,6 +506,67 @@ impl History {
         // The kernel writes as much as the role table needs.
         let block: Block = raw[..SECTOR_BYTES].try_into().unwrap();
         self.metadata(leg, 8, &[block]);
+    }
+
+    /// md records a bad block of a leg, in its own sectors.
+    pub fn record_bad(&mut self, leg: u8, start: u64, count: u64) {
+        let bad = self.bad.entry(leg).or_default();
+        bad.push((start, count));
+        let mut block: Block = [0xff; SECTOR_BYTES];
+        for (entry, (start, count)) in block.chunks_exact_mut(8).zip(bad) {
+            entry.copy_from_slice(&(*start << 10 | *count).to_le_bytes());
+        }
+        self.metadata(leg, 32, &[block]);
+        self.superblocks(false);
+    }
+
+    /// A leg answers a READ with this.
+    pub fn returned(&mut self, leg: u8, sector: u64, contents: &[Block]) -> EventNo {
+        let request = self.arrive(leg, Operation::Read, sector, contents.len() as u64);
+        let digests: Digests = contents
+            .iter()
+            .map(|block| crc32fast::hash(block))
+            .collect();
+        self.complete_with(request, Status::Ok, Content::Returned(digests))
+    }
+
+    /// md reads array sectors from one leg and writes them to others, from the same pages.
+    pub fn copy(&mut self, from: u8, to: &[u8], sector: u64, contents: &[Block]) {
+        let count = contents.len() as u64;
+        let gpa = self.next_gpa;
+        self.next_gpa += (count * SECTOR_BYTES as u64).next_multiple_of(4096);
+        let read = self.arrive_from(
+            from,
+            Operation::Read,
+            data_offset(from) + sector,
+            count,
+            gpa,
+        );
+        let digests: Digests = contents
+            .iter()
+            .map(|block| crc32fast::hash(block))
+            .collect();
+        self.complete_with(read, Status::Ok, Content::Returned(digests));
+        for leg in to {
+            let honest = std::mem::replace(&mut self.honest_md, false);
+            let at = data_offset(*leg) + sector;
+            let write = self.arrive_from(*leg, Operation::Write, at, count, gpa);
+            self.honest_md = honest;
+            self.fetch(write, contents);
+            self.complete(write);
+        }
+    }
+
+    pub fn admin(&mut self, action: AdminAction, phase: AdminPhase, legs: &[u8]) {
+        let legs = legs
+            .iter()
+            .map(|leg| char::from(b'a' + leg).to_string())
+            .collect();
+        self.mark(Mark::Admin(Admin {
+            action,
+            phase,
+            legs,
+        }));
     }
 
     pub fn bump(&mut self) {

@@ -8,6 +8,7 @@ mod honest;
 mod pages;
 mod planted;
 mod promises;
+mod promises_errors;
 mod random_md;
 mod so_far;
 mod watch;

@@ -437,6 +437,7 @@ fn a_leg_that_failed_before_md_could_record_it_is_excused() {
     history.end(&load);
     history.bump();
     history.superblock(0, false, &[0, 0xfffe]);
+    history.failed = Some(1);
     history.honest(&Load::new(1, 6, 300, 8));
     history.bump();
     history.superblock(0, true, &[0, 0xfffe]);
@@ -459,6 +460,7 @@ fn a_write_that_we_failed_on_one_leg_is_excused() {
     other[0] = garbage(1);
     history.fetch(request, &other);
     history.complete_with(request, Status::IoErr, Content::NotTaken);
+    history.record_bad(1, crate::history::data_offset(1) + 200, 8);
     history.end(&load);
     let verdict = finish(&mut history);
     assert!(verdict.findings.is_empty(), "{verdict:#?}");

@@ -193,6 +193,7 @@ impl Checker {
                 .intersection(SectorRange::new(Sector(0), array.sectors).unwrap_or_default());
             if let Some(sectors) = sectors {
                 self.bit_clear_eq(no, id, &array, chunk, sectors);
+                self.bit_degraded(no, id, &array, chunk, sectors);
             }
         }
     }

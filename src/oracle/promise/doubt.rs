@@ -40,6 +40,7 @@ pub(super) struct Lacks {
 pub(super) struct Doubts {
     pub(super) missed: Vec<Missed>,
     pub(super) lacks: Vec<Lacks>,
+    pub(super) repairs: Vec<super::repair_data::Repair>,
 }
 
 impl Doubts {
@@ -80,13 +81,21 @@ impl Checker {
     }
 
     /// The run ends in order: legs that are active still are not faulty.
-    pub(crate) fn resolve_doubts(&mut self) {
+    pub(crate) fn resolve_doubts(&mut self, no: EventNo) {
         for array in self.world.md.arrays().to_vec() {
             for member in array.active() {
                 self.leg_is_alive(member.leg);
             }
-            self.resolve_lacks(&array);
+            self.resolve_at_rest(no, &array);
         }
+    }
+
+    /// The array is at rest: nothing that was in doubt is still to come.
+    pub(crate) fn resolve_at_rest(&mut self, no: EventNo, array: &Array) {
+        self.resolve_lacks(array);
+        self.resolve_clashes(array);
+        self.resolve_repairs(array);
+        self.err_record(no, array);
     }
 
     /// The array is at rest: what a recovered leg has not got by now it never gets.

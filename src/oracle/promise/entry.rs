@@ -14,6 +14,18 @@ use crate::oracle::world::{bit, leg_range, leg_sector};
 use crate::oracle::wrong::{Detail, Wrong};
 use crate::shadow::RangeSet;
 
+/// A broken promise: which, in which way, on which leg, and where.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Broken {
+    pub(super) no: EventNo,
+    pub(super) check: Check,
+    pub(super) kind: Wrongness,
+    pub(super) leg: LegId,
+    pub(super) key: ArrayKey,
+    pub(super) array: SectorRange,
+    pub(super) on_leg: SectorRange,
+}
+
 impl Checker {
     /// The sectors of a set in which active legs differ without an excuse. What is in flight is looked at again.
     pub(super) fn differences(&mut self, array: &Array, parts: &RangeSet) -> Vec<Difference> {
@@ -112,18 +124,47 @@ impl Checker {
         key: ArrayKey,
         array: SectorRange,
         on_leg: SectorRange,
+        note: String,
+    ) {
+        let broken = Broken {
+            no,
+            check,
+            kind,
+            leg,
+            key,
+            array,
+            on_leg,
+        };
+        self.break_with(broken, when, check.confidence(), note);
+    }
+
+    /// The same, with a confidence of its own.
+    pub(super) fn break_with(
+        &mut self,
+        broken: Broken,
+        when: Option<When>,
+        confidence: Confidence,
         mut note: String,
     ) {
+        let Broken {
+            no,
+            check,
+            kind,
+            leg,
+            key,
+            array,
+            on_leg,
+        } = broken;
         let standing = when.map_or(Standing::No, |when| {
             known::standing(check, when, self.release())
         });
         let (known, confidence) = match standing {
-            Standing::Known(id) => (Some(id), Confidence::Proven),
+            Standing::Known(id) => (Some(id), confidence),
             Standing::Perhaps(id) => {
                 note = format!("{note}; it may be {id}, which nobody has shown for this kernel");
                 (None, Confidence::Suspect)
             }
-            Standing::No => (None, Confidence::Proven),
+            Standing::No => (None, confidence),
         };
         let entries = self.promises.entries.entry(check).or_default();
         *entries += 1;
@@ -176,7 +217,11 @@ impl Checker {
             instead: None,
             known,
             note: Some(note),
-            injected: None,
+            injected: if array.is_empty() {
+                None
+            } else {
+                self.injected_by(key, array)
+            },
             detail,
         });
     }

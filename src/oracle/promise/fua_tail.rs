@@ -29,11 +29,7 @@ impl Checker {
             return;
         }
         let on_leg = leg_range(member, record.array);
-        let failed = wire
-            .errors
-            .ranges()
-            .any(|bad| bad.intersection(on_leg).is_some());
-        if failed || wire.flush_failed > record.begin {
+        if wire.errors.first_in(on_leg).is_some() || wire.flush_failed > record.begin {
             return;
         }
         let shadow = self.world.shadow(member.leg);

@@ -2,9 +2,10 @@
 //!
 //! Covers: when a leg's own superblock drops its recovery offset and keeps a role: the leg equals the active legs wherever the array was written in this
 //! run (`raid1.c:raid1_spare_active`, `md.c:md_do_sync`). Differences are told when the array is next at rest and the leg still never had the
-//! content that it lacked then: the guest may have held its half of a write back.
+//! content that it lacked then: the guest may have held its half of a write back. On the way, while the leg has a recovery offset: what differs below it is not
+//! copied by the recovery afterwards.
 //!
-//! Does not cover: the recovered part of a leg that still has an offset (REC-CKPT), sectors in flight, what a numbered excuse explains, sectors never
+//! Does not cover: sectors in flight, what a numbered excuse explains, sectors never
 //! written in this run. `stamp` says the same of stamped sectors at the next point of rest.
 
 use super::doubt::Lacks;
@@ -45,6 +46,25 @@ impl Checker {
                     digest,
                 });
             }
+        }
+    }
+
+    /// A leg that is being recovered says how far it is.
+    pub(super) fn rec_ckpt(&mut self, no: EventNo, leg: LegId, offset: u64) {
+        let Some(mut array) = self.promised(leg).map(|(array, _)| array.clone()) else {
+            return;
+        };
+        let slot = array
+            .members
+            .iter_mut()
+            .find(|member| member.leg == leg && member.slot.is_some());
+        let Some(member) = slot.filter(|_| offset > 0) else {
+            return;
+        };
+        // Below the offset it is held to what active legs are held to.
+        member.active = true;
+        if array.active().count() >= 2 {
+            self.checkpoint(no, Check::RecEq, &array, offset);
         }
     }
 }

@@ -1,10 +1,11 @@
 //! `resync-eq`: legs that differed after a cut agree when md says that the resync is over.
 //!
 //! Covers: after a boot that left the array dirty: when all active legs have completed a superblock that is fully clean in a later boot, they are equal
-//! wherever the array was written in this run (`md.c:md_do_sync`, `raid1.c:raid1_sync_request`).
+//! wherever the array was written in this run (`md.c:md_do_sync`, `raid1.c:raid1_sync_request`). On the way, when a superblock has a checkpoint: what differs
+//! below it is not copied by resync afterwards (the checkpoint would be early; a write whose other half the guest holds back comes from other pages).
 //!
-//! Does not cover: checkpoints on the way (RESYNC-CKPT), a checkpoint that a program set, what a numbered excuse explains, sectors never written in
-//! this run. `stamp` says the same of stamped sectors at the next point of rest.
+//! Does not cover: a checkpoint that a program set, what a numbered excuse explains, sectors never written in this run. `stamp` says the same of stamped
+//! sectors at the next point of rest.
 
 use crate::block::LegId;
 use crate::event::EventNo;
@@ -28,6 +29,7 @@ impl Checker {
         if !clean || array.active().count() < 2 || !self.promises.resync_due.remove(&array.key) {
             return;
         }
+        self.promises.early_reads.clear();
         self.count(Check::ResyncEq, 1);
         let ever = self.promises.ever.get(&array.key).cloned();
         let found = self.differences(&array, &ever.unwrap_or_default());
@@ -39,5 +41,19 @@ impl Checker {
         }
         let note = "the boot before left the array dirty; now md calls it clean";
         self.break_where(no, Check::ResyncEq, &array, found, note);
+    }
+
+    /// A superblock of the kernel's has a checkpoint: legs are equal below it.
+    pub(super) fn resync_ckpt(&mut self, no: EventNo, leg: LegId, offset: u64) {
+        let Some(array) = self.promised(leg).map(|(array, _)| array.clone()) else {
+            return;
+        };
+        if offset == 0 || offset >= array.sectors || !self.promises.resync_due.contains(&array.key)
+        {
+            return;
+        }
+        if array.active().count() >= 2 {
+            self.checkpoint(no, Check::ResyncEq, &array, offset);
+        }
     }
 }

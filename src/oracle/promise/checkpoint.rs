@@ -1,0 +1,125 @@
+//! Checkpoints on the way of a resync or a recovery: what they promise, and how it is found broken.
+
+use std::collections::BTreeMap;
+
+use crate::block::{LegId, RequestId, Sector, SectorRange};
+use crate::event::EventNo;
+use crate::finding::{Check, Wrongness};
+use crate::md::{Array, ArrayKey, Member};
+use crate::oracle::checker::Checker;
+use crate::oracle::world::{leg_range, leg_sector};
+use crate::shadow::RangeSet;
+
+/// Differences below a checkpoint that are remembered.
+const EARLY_MAX: usize = 100_000;
+
+/// A sector that differs below a checkpoint.
+#[derive(Clone, Copy, Debug)]
+struct Early {
+    check: Check,
+    at: EventNo,
+    digest: Option<u32>,
+}
+
+/// What differs below checkpoints, and how far each array and check was looked at.
+#[derive(Debug, Default)]
+pub(super) struct Checkpoints {
+    early: BTreeMap<(LegId, ArrayKey, Sector), Early>,
+    looked: BTreeMap<(Check, ArrayKey), u64>,
+}
+
+impl Checkpoints {
+    pub(super) fn clear(&mut self) {
+        *self = Checkpoints::default();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.early.is_empty()
+    }
+}
+
+impl Checker {
+    /// All is copied below `offset`. What was looked at with the checkpoint before is not looked at again.
+    pub(super) fn checkpoint(&mut self, no: EventNo, check: Check, array: &Array, offset: u64) {
+        let looked = self
+            .promises
+            .checkpoints
+            .looked
+            .entry((check, array.key))
+            .or_default();
+        let from = if *looked < offset { *looked } else { 0 };
+        if *looked == offset {
+            return;
+        }
+        *looked = offset;
+        self.count(check, 1);
+        let below = SectorRange::new(Sector(from), offset - from).unwrap_or_default();
+        let mut parts = RangeSet::default();
+        if let Some(ever) = self.promises.ever.get(&array.key) {
+            for part in ever.within(below) {
+                parts.insert(part);
+            }
+        }
+        for (run, (leg, _)) in self.differences(array, &parts) {
+            let leg = LegId(leg);
+            for sector in run.sectors() {
+                let digest = array
+                    .active()
+                    .find(|member| member.leg != leg)
+                    .and_then(|member| {
+                        let at = leg_sector(member, sector)?;
+                        self.world.shadow(member.leg).current(at).digest
+                    });
+                let early = &mut self.promises.checkpoints.early;
+                if early.len() < EARLY_MAX {
+                    let one = Early {
+                        check,
+                        at: no,
+                        digest,
+                    };
+                    early.insert((leg, array.key, sector), one);
+                }
+            }
+        }
+    }
+
+    /// A write of resync's was fetched: whether it brings what a checkpoint said was there.
+    pub(super) fn copied_late(
+        &mut self,
+        no: EventNo,
+        id: RequestId,
+        array: &Array,
+        member: &Member,
+    ) {
+        let Some((range, digests)) = self
+            .world
+            .requests
+            .open(id)
+            .and_then(|open| Some((*open.ranges.first()?, open.digests.clone())))
+        else {
+            return;
+        };
+        let mut found: Vec<(Sector, (Check, EventNo))> = Vec::new();
+        for (at, digest) in range.sectors().zip(&digests) {
+            let Some(sector) = at.0.checked_sub(member.data.start().0).map(Sector) else {
+                continue;
+            };
+            let key = (id.leg, array.key, sector);
+            if let Some(early) = self.promises.checkpoints.early.remove(&key)
+                && early.digest == Some(*digest)
+            {
+                found.push((sector, (early.check, early.at)));
+            }
+        }
+        for (run, (check, at)) in crate::oracle::judge::runs(&found) {
+            let note = format!(
+                "with {at} a superblock said that this was copied; it was with request {} of leg {}",
+                id.number,
+                self.world.header.leg_name(id.leg)
+            );
+            let on_leg = leg_range(member, run);
+            let kind = Wrongness::Early;
+            self.break_promise(no, check, kind, id.leg, array.key, run, on_leg, note);
+        }
+    }
+}

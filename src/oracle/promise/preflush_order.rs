@@ -1,0 +1,77 @@
+//! `preflush-order`: what a file system commits is durable before the commit block is written.
+//!
+//! Covers: commit blocks of ext4's journal, which are known by their content (`fs/jbd2/commit.c:journal_submit_commit_record` writes them with PREFLUSH and FUA
+//! when the blocks before have ended): on each leg with a write cache a FLUSH arrived after the block before the commit block had completed on every leg,
+//! and ended before the commit block arrived (`md.c:md_flush_request`).
+//!
+//! Does not cover: file systems other than ext4, mounts without barriers or with asynchronous commits (so it is suspect), the first block of a journal,
+//! legs that returned an error. Since 6.12 a PREFLUSH does not order the data behind it: K3.
+
+use crate::block::{RequestId, Sector, SectorRange, is_commit_block};
+use crate::event::EventNo;
+use crate::finding::{Check, Wrongness};
+use crate::oracle::checker::Checker;
+use crate::oracle::known::When;
+use crate::oracle::world::{array_range, leg_sector};
+use crate::shadow::{Origin, State};
+
+impl Checker {
+    pub(super) fn preflush_order(
+        &mut self,
+        no: EventNo,
+        id: RequestId,
+        range: SectorRange,
+        payload: &[u8],
+    ) {
+        if !is_commit_block(payload) {
+            return;
+        }
+        let Some((array, member)) = self
+            .promised(id.leg)
+            .map(|(array, member)| (array.clone(), member.clone()))
+        else {
+            return;
+        };
+        let Some(on_array) = array_range(&member, range).filter(|part| part.start().0 > 0) else {
+            return;
+        };
+        let Some(arrived) = self.world.requests.open(id).map(|open| open.arrived) else {
+            return;
+        };
+        let wire = self.promises.leg(id.leg);
+        if !member.active || !wire.caches() || !wire.errors.is_empty() {
+            return;
+        }
+        let before = Sector(on_array.start().0 - 1);
+        let mut ended = EventNo(0);
+        for other in array.active().filter(|other| !array.may_lag(other)) {
+            let Some(at) = leg_sector(other, before) else {
+                return;
+            };
+            let version = self.world.shadow(other.leg).current(at);
+            if version.origin != Origin::Write || version.state != State::Acknowledged {
+                return;
+            }
+            ended = ended.max(version.ended);
+        }
+        self.count(Check::PreflushOrder, 1);
+        if ended == EventNo(0) || self.promises.leg(id.leg).flushed_between(ended, arrived) {
+            return;
+        }
+        let note = format!(
+            "the block before this commit block completed with {ended}; no FLUSH of leg {} lies between that and {arrived}",
+            self.world.header.leg_name(id.leg)
+        );
+        self.break_promise_when(
+            no,
+            Check::PreflushOrder,
+            Wrongness::Early,
+            Some(When::Preflush),
+            id.leg,
+            array.key,
+            on_array,
+            range,
+            note,
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! What a leg's metadata says, as sent and as completed, and what its answers were.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::gone::Gone;
+use crate::block::{RequestId, SectorRange};
+use crate::event::EventNo;
+use crate::header::LegHead;
+use crate::md::BitmapCopy;
+use crate::md::bitmap::bad_blocks;
+use crate::md::superblock::{self, BadSuperblock, Superblock, feature};
+use crate::shadow::{Bytes, RangeSet};
+
+/// FLUSHes that are remembered a leg.
+const FLUSHES_MAX: usize = 16;
+
+#[derive(Debug)]
+pub(crate) struct LegWire {
+    pub(super) sectors: u64,
+    pub(super) block_sectors: u64,
+    pub(super) write_cache: bool,
+    /// The metadata as completed. (The world's bytes are as fetched.)
+    pub(super) done: Bytes,
+    /// The last superblock that completed.
+    pub(crate) superblock: Option<Superblock>,
+    /// Completion of the kernel's last superblock write in this boot; 0: none yet.
+    pub(super) kernel: EventNo,
+    /// Whether somebody read the superblock since: perhaps an assembly.
+    pub(super) read_since: bool,
+    /// The last change of the events counter.
+    pub(super) step: i8,
+    /// Completion of the superblock that made it dirty.
+    pub(super) dirty_since: EventNo,
+    /// Latest arrival of a FLUSH that has ended, well or not.
+    pub(super) flushed: EventNo,
+    /// The last end of a FLUSH that was answered with an error.
+    pub(super) flush_failed: EventNo,
+    /// The bitmap as fetched, and as completed.
+    pub(super) sent: Option<BitmapCopy>,
+    pub(super) held: Option<BitmapCopy>,
+    /// When bits were set in the completed copy.
+    pub(super) set_at: BTreeMap<u64, EventNo>,
+    /// The bitmap's counter when the superblock in flight arrived.
+    pub(super) header_at_arrival: BTreeMap<RequestId, Option<u64>>,
+    /// Sectors for which the leg returned an error in this boot; those that were not written well since; and of these where a READ got it.
+    pub(super) errors: RangeSet,
+    pub(super) unfixed: RangeSet,
+    pub(super) read_errors: RangeSet,
+    /// The bad-block list as completed, and what was written to in it since.
+    pub(super) bad: Vec<SectorRange>,
+    pub(super) rewritten: RangeSet,
+    /// Whether md has it on record that the leg is away.
+    pub(super) gone: Gone,
+    /// The last FLUSHes that ended: arrival and end.
+    pub(super) flushes: VecDeque<(EventNo, EventNo)>,
+    /// When a request of the leg last ended, in microseconds.
+    pub(super) last_end_us: u64,
+    /// The longest that a metadata write took, in microseconds.
+    pub(super) slowest_us: u64,
+    /// What was reported already, by what it depended on.
+    pub(super) said: EventNo,
+}
+
+impl LegWire {
+    pub(super) fn new(leg: &LegHead) -> LegWire {
+        LegWire {
+            sectors: leg.sectors,
+            block_sectors: u64::from(leg.config.block_size) / 512,
+            write_cache: leg.config.write_cache,
+            done: Bytes::default(),
+            superblock: None,
+            kernel: EventNo(0),
+            read_since: false,
+            step: 1,
+            dirty_since: EventNo(0),
+            flushed: EventNo(0),
+            flush_failed: EventNo(0),
+            sent: None,
+            held: None,
+            set_at: BTreeMap::new(),
+            header_at_arrival: BTreeMap::new(),
+            errors: RangeSet::default(),
+            unfixed: RangeSet::default(),
+            read_errors: RangeSet::default(),
+            bad: Vec::new(),
+            rewritten: RangeSet::default(),
+            gone: Gone::default(),
+            flushes: VecDeque::new(),
+            last_end_us: 0,
+            slowest_us: 0,
+            said: EventNo(0),
+        }
+    }
+
+    /// A FLUSH has ended, well or not.
+    pub(super) fn flush_ended(&mut self, arrived: EventNo, ended: EventNo) {
+        self.flushed = self.flushed.max(arrived);
+        if self.flushes.len() == FLUSHES_MAX {
+            self.flushes.pop_front();
+        }
+        self.flushes.push_back((arrived, ended));
+    }
+
+    /// Whether a FLUSH that arrived after `after` had ended before `before`; where that is no longer known, it had.
+    pub(super) fn flushed_between(&self, after: EventNo, before: EventNo) -> bool {
+        let forgotten = self.flushes.len() == FLUSHES_MAX
+            && self
+                .flushes
+                .front()
+                .is_some_and(|(arrived, _)| *arrived > after);
+        forgotten
+            || self
+                .flushes
+                .iter()
+                .any(|(arrived, ended)| *arrived > after && *ended < before)
+    }
+
+    /// Whether this leg's superblock says that another device is faulty, removed or a spare.
+    pub(super) fn records_away(&self, dev_number: u32) -> bool {
+        self.superblock
+            .as_ref()
+            .is_some_and(|own| own.role_of(dev_number) >= 0xff00)
+    }
+
+    /// Takes the bad-block list as it is now.
+    pub(super) fn read_bad_blocks(&mut self) {
+        let list = self
+            .superblock
+            .as_ref()
+            .filter(|superblock| superblock.features & feature::BAD_BLOCKS != 0)
+            .and_then(|superblock| superblock.bad_blocks);
+        self.bad = list.map_or_else(Vec::new, |(place, shift)| {
+            bad_blocks(&self.done.read(place.start(), place.count()), shift)
+        });
+    }
+
+    pub(super) fn touches_superblock(&self, range: SectorRange) -> bool {
+        superblock::Layout::ALL
+            .iter()
+            .filter_map(|layout| layout.position(self.sectors))
+            .filter_map(|at| SectorRange::new(at, 8))
+            .any(|place| place.intersection(range).is_some())
+    }
+
+    /// The place of the superblock that the leg has.
+    pub(super) fn superblock_place(&self) -> SectorRange {
+        let place = self.superblock.as_ref().map(|superblock| {
+            SectorRange::new(superblock.position, superblock.sectors).unwrap_or_default()
+        });
+        place.unwrap_or_default()
+    }
+
+    /// Whether a write has the size in which the kernel writes superblocks: programs write whole pages.
+    pub(super) fn by_kernel(&self, superblock: &Superblock, range: SectorRange) -> bool {
+        let sectors = superblock
+            .sectors
+            .next_multiple_of(self.block_sectors.max(1));
+        range.start() == superblock.position
+            && range.count() == sectors
+            && (sectors != 8 || superblock.events > 0)
+    }
+
+    /// Whether completed writes need a FLUSH to be durable, as far as was seen.
+    pub(super) fn caches(&self) -> bool {
+        self.write_cache && self.flushed > EventNo(0)
+    }
+
+    /// The bitmap that is in force, as completed.
+    pub(crate) fn bitmap(&self) -> Option<&BitmapCopy> {
+        self.held.as_ref().filter(|copy| self.trusts(copy))
+    }
+
+    pub(super) fn sent_bitmap(&self) -> Option<&BitmapCopy> {
+        self.sent.as_ref().filter(|copy| self.trusts(copy))
+    }
+
+    pub(super) fn trusts(&self, copy: &BitmapCopy) -> bool {
+        self.superblock.as_ref().is_some_and(|superblock| {
+            superblock.bitmap == Some(copy.area().start())
+                && copy.header().uuid == superblock.uuid
+                && !copy.header().useless
+        })
+    }
+
+    pub(super) fn read_again(&mut self) {
+        self.superblock = match superblock::find(&self.done, self.sectors) {
+            Ok(found) => Some(found),
+            Err(BadSuperblock::None) => None,
+            Err(_) => self.superblock.take(),
+        };
+        self.read_bad_blocks();
+        let place = self.superblock.as_ref().and_then(|found| found.bitmap);
+        let here = self.held.as_ref().map(|copy| copy.area().start());
+        if place != here || place.is_none() {
+            self.held = place.and_then(|at| BitmapCopy::read(at, &self.done));
+            self.sent = self.held.clone();
+            self.set_at.clear();
+        }
+    }
+}
