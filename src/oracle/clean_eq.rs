@@ -59,6 +59,12 @@ pub(crate) fn compare(
     if untouched {
         return Compared::Excused(Excuse::Baseline);
     }
+    if versions
+        .iter()
+        .any(|(member, at, _)| world.is_bad(member.leg, *at))
+    {
+        return Compared::Excused(Excuse::BadBlock);
+    }
     if let Some(excuse) = state_excuse(&versions) {
         return Compared::Excused(excuse);
     }

@@ -198,8 +198,9 @@ impl Checker {
                 .active()
                 .filter(|other| other.leg != member.leg)
                 .any(|other| got(&self.world, other, sector));
-            let failed = leg_sector(member, sector)
-                .is_some_and(|at| self.failed_since(member, at, record.begin));
+            let failed = leg_sector(member, sector).is_some_and(|at| {
+                self.world.is_bad(member.leg, at) || self.failed_since(member, at, record.begin)
+            });
             if others && !failed {
                 wrong.push((sector, Wrongness::Absent));
             }

@@ -50,6 +50,9 @@ pub(crate) fn judge(
         Accept::Any => return Judged::Any,
         Accept::No => {}
     }
+    if world.is_bad(member.leg, at) {
+        return Judged::Excused(Excuse::BadBlock);
+    }
     match current.state {
         State::InFlight => return Judged::Later,
         State::InDoubt => return Judged::Excused(Excuse::WriteFailed),

@@ -4,7 +4,7 @@ use crate::block::{LegId, SectorRange};
 use crate::config::MediumConfig;
 use crate::header::RunHeader;
 use crate::md::{Array, Member, Model};
-use crate::shadow::{Bytes, LegShadow, Requests};
+use crate::shadow::{Bytes, LegShadow, RangeSet, Requests};
 
 /// Everything that the host saw, folded.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub(crate) struct World {
     pub(crate) shadows: Vec<LegShadow>,
     pub(crate) bytes: Vec<Bytes>,
     pub(crate) md: Model,
+    /// By leg: bad blocks that md has on record, in the leg's sectors, and that were not written well since.
+    pub(crate) bad: Vec<RangeSet>,
 }
 
 impl World {
@@ -27,6 +29,7 @@ impl World {
             requests: Requests::default(),
             shadows,
             bytes: header.legs.iter().map(|_| Bytes::default()).collect(),
+            bad: header.legs.iter().map(|_| RangeSet::default()).collect(),
             md: Model::new(header.legs.iter().map(|leg| (leg.sectors, leg.config.data))),
             header: header.clone(),
         }
@@ -42,6 +45,13 @@ impl World {
 
     pub(crate) fn shadow_mut(&mut self, leg: LegId) -> &mut LegShadow {
         &mut self.shadows[leg.index()]
+    }
+
+    /// Whether md has it on record that a leg cannot hold a sector (case 10).
+    pub(crate) fn is_bad(&self, leg: LegId, at: crate::block::Sector) -> bool {
+        self.bad
+            .get(leg.index())
+            .is_some_and(|bad| bad.contains(at))
     }
 
     /// Whether a leg offers discard.

@@ -90,6 +90,16 @@ impl RangeSet {
     }
 }
 
+impl FromIterator<SectorRange> for RangeSet {
+    fn from_iter<T: IntoIterator<Item = SectorRange>>(ranges: T) -> RangeSet {
+        let mut set = RangeSet::default();
+        for range in ranges {
+            set.insert(range);
+        }
+        set
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 mod durable;
 mod expect;
+mod excuses;
 mod faults;
 mod history;
 mod honest;

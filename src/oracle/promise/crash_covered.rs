@@ -74,6 +74,9 @@ impl Checker {
             .active()
             .filter_map(|member| {
                 let at = leg_sector(member, sector)?;
+                if self.world.is_bad(member.leg, at) {
+                    return None;
+                }
                 let shadow = self.world.shadow(member.leg);
                 let version = shadow.current(at);
                 (version.state == State::Acknowledged && !version.changed)

@@ -50,6 +50,7 @@ impl Checker {
         wire.done.put(start, bytes);
         wire.held = None;
         wire.read_again();
+        self.world.bad[leg.index()] = wire.bad.iter().copied().collect();
     }
 
     pub(crate) fn promise_arrived(&mut self, no: EventNo, us: u64, arrived: &Arrived) {
@@ -340,6 +341,11 @@ impl Checker {
         };
         let wire = &mut self.promises.legs[id.leg.index()];
         if status == Status::Ok {
+            if open.operation == Operation::Write && !wire.bad.is_empty() {
+                for range in &open.ranges {
+                    self.world.bad[id.leg.index()].remove(*range);
+                }
+            }
             if open.operation == Operation::Write && !wire.unfixed.is_empty() {
                 for range in &open.ranges {
                     wire.unfixed.remove(*range);
@@ -410,6 +416,7 @@ impl Checker {
         if inside(list.map(|(place, _)| place)) {
             wire.rewritten = RangeSet::default();
             wire.read_bad_blocks();
+            self.world.bad[id.leg.index()] = wire.bad.iter().copied().collect();
         }
         let bitmap_moved = wire.held.is_none()
             && wire
@@ -435,6 +442,10 @@ impl Checker {
         let events = before.as_ref().map(|found| found.events);
         let recovering = before.is_some_and(|found| found.recovery_offset.is_some());
         wire.read_again();
+        self.world.bad[leg.index()] = wire.bad.iter().copied().collect();
+        for written in wire.rewritten.ranges() {
+            self.world.bad[leg.index()].remove(written);
+        }
         let Some(new) = wire.superblock.clone() else {
             return;
         };
