@@ -59,6 +59,7 @@ pub struct Checker {
     pub(super) guest: super::guest::Guest,
     pub(super) promises: super::promise::Promises,
     pub(super) moments: super::moments::Moments,
+    pub(super) lags: super::lag::Lags,
     pub(super) scans_left: u32,
     /// How long requests have waited for us, in milliseconds.
     pub(super) waited_ms: u64,
@@ -111,6 +112,7 @@ impl Checker {
             guest: super::guest::Guest::default(),
             promises: super::promise::Promises::new(header),
             moments: super::moments::Moments::default(),
+            lags: super::lag::Lags::default(),
             scans_left: SCANS_MAX,
             waited_ms: 0,
             last: EventNo(0),

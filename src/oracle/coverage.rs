@@ -40,6 +40,7 @@ impl Checker {
         findings.sort_by(|one, other| (one.first, &one.id).cmp(&(other.first, &other.id)));
         name_apart(&mut findings);
         self.fault_coverage(&mut reasons);
+        self.lag_coverage();
         let known: Vec<Finding> = findings
             .extract_if(.., |finding| finding.known.is_some())
             .collect();

@@ -299,6 +299,9 @@ impl Checker {
         if let Some(note) = note.as_ref().filter(|_| ok) {
             self.measure_lag(us, id.leg, note);
         }
+        if ok {
+            self.see_mirror_lag(us, id, range);
+        }
         if !changed.is_empty() {
             self.buffer_changed(no, id, open, range, &changed, note.as_ref());
         }

@@ -25,6 +25,7 @@ mod injected;
 mod intents;
 mod judge;
 pub mod known;
+mod lag;
 mod legs;
 pub mod lost;
 mod map;
@@ -42,6 +43,7 @@ mod wrong;
 
 pub use checker::{Checker, Wanted};
 pub(crate) use fold::plain;
+pub use lag::PairLag;
 pub use map::{Layer, LegMap};
 pub(crate) use moments::{in_words as action_in_words, moment as moment_in_words};
 pub use so_far::SoFar;

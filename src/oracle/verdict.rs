@@ -121,6 +121,9 @@ pub struct Coverage {
     pub writes_behind: u64,
     /// The longest that a leg lagged behind an acknowledgement, in microseconds.
     pub behind_longest_us: u64,
+    /// How long legs were apart, a pair each.
+    #[serde(default)]
+    pub lag: Vec<super::lag::PairLag>,
     /// Quiet points that were reached.
     pub quiet_reached: u64,
     /// Quiet points that were missed, and what was pending.

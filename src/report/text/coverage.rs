@@ -56,6 +56,19 @@ pub(super) fn coverage(out: &mut String, coverage: &Coverage, style: Style) {
         "not seen".into()
     };
     line(out, &format!("  write-behind {behind}"));
+    for pair in &coverage.lag {
+        line(
+            out,
+            &format!(
+                "  mirror lag {}: half of {} sectors within {:.3} ms, 99 % within {:.3} ms, the longest {:.3} ms",
+                pair.legs.join("-"),
+                pair.sectors,
+                millis(pair.within_us(50)),
+                millis(pair.within_us(99)),
+                millis(pair.longest_us)
+            ),
+        );
+    }
     line(
         out,
         &format!(
@@ -104,6 +117,10 @@ fn fault_line(fault: &FaultCoverage) -> String {
         }
     }
     text
+}
+
+fn millis(us: u64) -> f64 {
+    seconds(us) * 1000.0
 }
 
 fn leg_line(leg: &LegCoverage) -> String {
