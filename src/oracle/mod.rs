@@ -37,6 +37,7 @@ mod same_pages;
 mod so_far;
 mod stamp;
 mod story;
+pub mod survive;
 mod verdict;
 mod world;
 mod wrong;
