@@ -53,8 +53,17 @@ pub(crate) fn compare(
     };
     let equal = |one: &Version, other: &Version| one.digest == other.digest && one.digest.is_some();
     let untouched = versions.iter().all(|(_, _, v)| v.origin == Origin::Initial);
-    if versions.len() < 2 || versions.iter().all(|(_, _, v)| equal(v, &first.2)) {
+    if versions.len() < 2 {
         return Compared::Equal;
+    }
+    if versions.iter().all(|(_, _, v)| equal(v, &first.2)) {
+        // A write that failed may not be there.
+        let failed = |v: &Version| v.origin == Origin::Write && v.state == State::InDoubt;
+        return if versions.iter().any(|(_, _, v)| failed(v)) {
+            Compared::Excused(Excuse::WriteFailed)
+        } else {
+            Compared::Equal
+        };
     }
     if untouched {
         return Compared::Excused(Excuse::Baseline);

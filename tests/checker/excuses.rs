@@ -330,7 +330,12 @@ fn case_14_a_write_that_failed() {
                     .iter()
                     .all(|finding| finding.check == Check::ErrRecord)
             );
-            assert!(verdict.coverage.excused.contains_key(&14));
+            assert!(
+                verdict.coverage.excused.contains_key(&14),
+                "{:?} {:#?}",
+                verdict.coverage.excused,
+                verdict.findings
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The checker over histories that a small model of a guest makes: honest ones never alarm, planted violations always do.
 
 mod durable;
-mod expect;
 mod excuses;
+mod expect;
 mod faults;
 mod history;
 mod honest;
