@@ -518,6 +518,93 @@ fn a_torn_journal_is_checked_to_its_tear() {
     );
 }
 
+/// A live backend, asked and told by hand.
+#[test]
+fn ctl_tells_changes_and_refuses() {
+    let bench = Bench::new();
+    let (sockets, out, ctl) = (bench.path("s"), bench.path("out"), bench.path("ctl.sock"));
+    let rules = bench.file(
+        "rules",
+        "[[fault]]\nname = \"slow\"\nlegs = [\"b\"]\ndo = { delay = { ms = 1 } }\n",
+    );
+    let word = |path: &Path| path.to_str().unwrap().to_owned();
+    let (sockets, out, ctl) = (word(&sockets), word(&out), word(&ctl));
+    let nobody = ["ctl", &ctl, "status"];
+    bench.mistake(&nobody, &["no backend listens at", &ctl, "serve --control"]);
+    let serving = Serving::start(
+        &bench,
+        &[
+            "--leg",
+            "a=mem:1M",
+            "--leg",
+            "b=mem:1M",
+            "--sockets",
+            &sockets,
+            "--out",
+            &out,
+            "--control",
+            &ctl,
+            "--faults",
+            &rules,
+        ],
+    );
+    let mode = fs::metadata(&ctl).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "the owner's only");
+    let command = |args: &[&str]| {
+        let mut all = vec!["ctl", &ctl];
+        all.extend(args);
+        bench.command(&all)
+    };
+    let told = |args: &[&str]| {
+        let output = command(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let refused = |args: &[&str], words: &[&str]| bench.refused(command(args), 2, words);
+    let status = told(&["status"]);
+    assert!(
+        status.contains("power on, 1 rules") && status.contains("leg b: 0 reads"),
+        "{status}"
+    );
+    let status: serde_json::Value = serde_json::from_str(&told(&["--json", "status"])).unwrap();
+    assert_eq!(status["status"]["legs"][1]["name"], "b");
+    assert!(told(&["rules", "list"]).contains("slow"));
+    let more = "[[fault]]\nname = \"more\"\ndo = \"dead\"\n";
+    assert_eq!(told(&["rules", "add", more]), "added more\n");
+    refused(
+        &["rules", "add", more],
+        &["line 1: fault `more`: two rules have this name"],
+    );
+    refused(
+        &["rules", "add", "[[fault]]\ndo = \"explode\"\n"],
+        &["line 2", "explode"],
+    );
+    refused(&["rules", "add", "@/none"], &["/none", "No such file"]);
+    refused(
+        &["rules", "remove", "moer"],
+        &["there is no rule `moer`", "rules list"],
+    );
+    let listed: serde_json::Value =
+        serde_json::from_str(&told(&["rules", "list", "--json"])).unwrap();
+    assert_eq!(listed["rules"][1]["rule"]["name"], "more");
+    assert_eq!(listed["rules"][1]["fired"], 0);
+    told(&["rules", "remove", "more"]);
+    told(&["hold", "a"]);
+    refused(&["hold", "a"], &["leg a is held already", "release"]);
+    refused(&["hold", "z"], &["unknown leg `z`; the legs are a, b"]);
+    told(&["release"]);
+    told(&["hold", "a"]);
+    refused(&["release", "nobody"], &["there is no rule `nobody`"]);
+    assert_eq!(told(&["heal", "--leg", "a"]), "0 sectors healed\n");
+    refused(&["heal", "--leg", "z"], &["unknown leg `z`"]);
+    assert_eq!(told(&["mark", "now"]), "mark now\n");
+    told(&["cut"]);
+    assert!(told(&["status"]).starts_with("power off"));
+    told(&["power-on"]);
+    refused(&["power-on"], &["the power is on"]);
+    drop(serving);
+}
+
 /// `legwatch … | head` is no fault.
 #[test]
 fn the_command_line_itself_is_explained() {

@@ -154,6 +154,9 @@ impl Serving {
             }
             Request::Hold { leg } => {
                 let name = format!("{BY_HAND}{leg}");
+                if faults.rules().iter().any(|state| state.rule.name == name) {
+                    return Err(format!("leg {leg} is held already; release lets it go"));
+                }
                 let (rule, _) = scenario::rules_and_lines(&format!(
                     "[[fault]]\nname = {name:?}\nlegs = [{leg:?}]\ndo = {{ hold = {{}} }}\n"
                 ))?;

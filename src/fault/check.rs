@@ -1,6 +1,6 @@
 //! Whether a list of rules makes sense. Everything that can be refused is refused before anything starts.
 
-use super::rule::{Answer, Do, Rule, Stage};
+use super::rule::{Answer, Do, Op, Rule, Stage};
 use crate::config::{LegConfig, MediumConfig};
 
 /// Gives names to the rules that have none: the action, with a number from the second on.
@@ -71,7 +71,7 @@ fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(),
         let fits = match rule.action {
             Do::Fail(_) => true,
             Do::Delay(_) | Do::Hold(_) | Do::NeverAnswer => {
-                if stage == Stage::BeforeStore && !rule.operations().contains(&super::Op::Write) {
+                if stage == Stage::BeforeStore && !rule.operations().contains(&Op::Write) {
                     return Err("stage before-store is about writes; this rule matches none".into());
                 }
                 true
@@ -101,21 +101,24 @@ fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(),
             ));
         }
     }
-    let flush_alone = rule.operations().iter().all(|op| *op == super::Op::Flush);
+    let flush_alone = rule.operations().iter().all(|op| *op == Op::Flush);
     if flush_alone && (rule.sectors.is_some() || rule.array.is_some() || rule.twin.is_some()) {
         return Err("a flush has no sectors: it can't match".into());
     }
-    if let Some(span) = rule.sectors {
-        let size = |leg: &&LegConfig| match leg.medium {
-            MediumConfig::Mem { bytes } => Some(bytes / 512),
-            MediumConfig::File { .. } => None,
-        };
-        if targets
-            .iter()
-            .all(|leg| size(leg).is_some_and(|size| span.0.start().0 >= size))
+    let can_come = |op: Op| targets.iter().any(|leg| offers(leg, op));
+    if !rule.operations().iter().any(|op| can_come(*op)) {
+        return Err(format!(
+            "no leg of the rule takes a {:?} (its configuration says so): it can inject nothing",
+            rule.operations()
+        )
+        .to_lowercase());
+    }
+    for (key, span) in [("sectors", rule.sectors), ("array sectors", rule.array)] {
+        if let Some(span) = span
+            && ends_before(&targets, span.0.start().0)
         {
             return Err(format!(
-                "sectors {} are past the end of every leg: it can inject nothing",
+                "{key} {} are past the end of every leg: it can inject nothing",
                 span.0
             ));
         }
@@ -197,6 +200,9 @@ fn counts(rule: &Rule) -> Result<(), String> {
     zero(rule.every, "every")?;
     zero(rule.at_most, "at_most")?;
     zero(rule.to_request, "to_request")?;
+    if rule.depth == Some(0) {
+        return Err("depth = 0 is no condition; leave it out".into());
+    }
     if rule.nth.is_some() && (rule.every.is_some() || rule.at_most.is_some_and(|most| most > 1)) {
         return Err("nth is one match; it contradicts every and at_most".into());
     }
@@ -249,12 +255,15 @@ fn action<'a>(
             }
         }
         Do::Hold(hold) => {
+            if hold.at_most_ms == Some(0) {
+                return Err("a hold of at most 0 ms: it can inject nothing".into());
+            }
             if let Some(name) = &hold.until_rule {
                 refers(rule, rules, name, "until_rule")?;
             }
         }
-        Do::Reorder(reorder) if reorder.behind == 0 => {
-            return Err("behind = 0: it can inject nothing".into());
+        Do::Reorder(reorder) if reorder.behind == 0 || reorder.at_most_ms == 0 => {
+            return Err("behind = 0 or at_most_ms = 0: it can inject nothing".into());
         }
         Do::Tear(tear) if tear.sectors == Some(0) => {
             return Err("a tear that keeps 0 sectors; use lose or fail".into());
@@ -273,6 +282,13 @@ fn action<'a>(
                         .into(),
                 );
             }
+            if let Some(from) = corrupt.from_sector
+                && ends_before(targets, from)
+            {
+                return Err(format!(
+                    "from_sector = {from} is past the end of every leg: it can inject nothing"
+                ));
+            }
             if corrupt.flip_bits == Some(0) {
                 return Err("flip_bits = 0: it can inject nothing".into());
             }
@@ -289,8 +305,18 @@ fn action<'a>(
             if to.to_sector.is_none() && to.to_leg.is_none() {
                 return Err("misdirect to where? give it to_sector, to_leg, or both".into());
             }
+            let there = match &to.to_leg {
+                Some(name) => vec![leg(name)?],
+                None => targets.to_vec(),
+            };
+            if let Some(sector) = to.to_sector
+                && ends_before(&there, sector)
+            {
+                return Err(format!(
+                    "to_sector = {sector} is past the end of the leg that it is about: it can inject nothing"
+                ));
+            }
             if let Some(name) = &to.to_leg {
-                leg(name)?;
                 if to.to_sector.is_none() && targets.iter().all(|leg| leg.name == *name) {
                     return Err(format!(
                         "a request to leg {name} is misdirected to the same place: it can inject nothing"
@@ -312,9 +338,6 @@ fn action<'a>(
         Do::Stall(stall) if stall.ms == 0 => {
             return Err("a stall of 0 ms: it can inject nothing".into());
         }
-        Do::FlushLie if targets.iter().all(|leg| !leg.write_cache) => {
-            return Err("the leg has no write cache, so it gets no flushes to lie about".into());
-        }
         Do::Resize(resize) => {
             for leg in targets {
                 let block = u64::from(leg.block_size / 512);
@@ -325,10 +348,6 @@ fn action<'a>(
                     ));
                 }
             }
-            let size = |leg: &&LegConfig| match leg.medium {
-                MediumConfig::Mem { bytes } => Some(bytes / 512),
-                MediumConfig::File { .. } => None,
-            };
             if targets
                 .iter()
                 .all(|leg| size(leg).is_some_and(|size| resize.sectors <= size))
@@ -354,6 +373,58 @@ fn action<'a>(
         | Do::PowerCut
         | Do::Disconnect(_)
         | Do::Unplug(_) => {}
+    }
+    Ok(())
+}
+
+/// A leg's size in sectors, where its configuration has it.
+fn size(leg: &&LegConfig) -> Option<u64> {
+    match leg.medium {
+        MediumConfig::Mem { bytes } => Some(bytes / 512),
+        MediumConfig::File { .. } => None,
+    }
+}
+
+/// Whether every leg ends before this sector, as far as sizes are known.
+fn ends_before(legs: &[&LegConfig], sector: u64) -> bool {
+    legs.iter()
+        .all(|leg| size(leg).is_some_and(|size| sector >= size))
+}
+
+/// Whether the leg's configuration lets a frontend ask for this.
+fn offers(leg: &LegConfig, op: Op) -> bool {
+    match op {
+        Op::Read => true,
+        Op::Write => !leg.read_only,
+        Op::Flush => leg.write_cache,
+        Op::Discard => leg.discard && !leg.read_only,
+        Op::WriteZeroes => leg.write_zeroes && !leg.read_only,
+    }
+}
+
+/// Whether the boots and steps that rules speak of are there: `steps` are the steps' names of every boot.
+///
+/// # Errors
+/// As for [`check`].
+pub fn check_steps(rules: &[Rule], steps: &[Vec<String>]) -> Result<(), (usize, String)> {
+    for (at, rule) in rules.iter().enumerate() {
+        let wrong = |why: String| Err((at, format!("fault `{}`: {why}", rule.name)));
+        let number = |place: usize| u32::try_from(place + 1).unwrap_or(u32::MAX);
+        let last = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+        if let Some(boot) = rule.boots.iter().find(|boot| **boot > last) {
+            return wrong(format!("boot {boot}; there are {last}"));
+        }
+        if let Some(during) = &rule.during {
+            let mut there = steps
+                .iter()
+                .enumerate()
+                .filter(|(place, _)| rule.boots.is_empty() || rule.boots.contains(&number(*place)));
+            if !there.any(|(_, names)| names.contains(during)) {
+                return wrong(format!(
+                    "during: no step is called `{during}` in its boots: it can inject nothing"
+                ));
+            }
+        }
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ mod decide;
 mod rule;
 
 pub use chance::chance;
-pub use check::{check, name_all, needs_qemu, no_qemu};
+pub use check::{check, check_steps, name_all, needs_qemu, no_qemu};
 pub use damage::damage;
 pub use decide::{
     Around, Chance, Decision, LEG_DELAY, LEG_LATE_FETCH, LEG_WRITE_DELAY, LegRules, Nothing, Seen,

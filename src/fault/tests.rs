@@ -243,6 +243,28 @@ fn what_makes_no_sense_is_refused_in_words() {
             "from_mark = \"m\"\nto_mark = \"m\"\ndo = \"lose\"",
             "are the same",
         ),
+        (
+            "array = \"2048+8\"\ndo = \"lose\"",
+            "array sectors 2048+8 are past the end of every leg",
+        ),
+        (
+            "do = { misdirect = { to_sector = 2048 } }",
+            "to_sector = 2048 is past the end",
+        ),
+        (
+            "legs = [\"a\"]\ndo = { misdirect = { to_leg = \"b\", to_sector = 2048 } }",
+            "to_sector = 2048 is past the end",
+        ),
+        (
+            "do = { corrupt = { from_sector = 2048 } }",
+            "from_sector = 2048 is past the end",
+        ),
+        ("do = { hold = { at_most_ms = 0 } }", "at most 0 ms"),
+        (
+            "do = { reorder = { behind = 1, at_most_ms = 0 } }",
+            "at_most_ms = 0",
+        ),
+        ("depth = 0\ndo = \"dead\"", "depth = 0 is no condition"),
     ] {
         let text = format!("[[fault]]\n{text}\n");
         let message = check(&text).replace("`own` leg", "own leg");
@@ -257,6 +279,36 @@ fn what_makes_no_sense_is_refused_in_words() {
         "{}",
         check(two)
     );
+}
+
+#[test]
+fn what_no_leg_takes_is_refused() {
+    let mut a = LegConfig::memory("a", 1 << 20);
+    let b = LegConfig::memory("b", 1 << 20);
+    a.write_cache = false;
+    a.discard = false;
+    a.write_zeroes = false;
+    let legs = [a.clone(), b];
+    let on = |legs: &[LegConfig], text: &str| {
+        crate::scenario::rules_of(&format!("[[fault]]\n{text}\n"), legs)
+    };
+    for text in [
+        "legs = [\"a\"]\ndo = \"flush-lie\"",
+        "legs = [\"a\"]\non = [\"flush\", \"discard\"]\ndo = \"dead\"",
+        "legs = [\"a\"]\non = [\"write-zeroes\"]\ndo = \"lose\"",
+    ] {
+        let why = on(&legs, text).unwrap_err();
+        assert!(
+            why.starts_with("line 1: ") && why.contains("no leg of the rule takes"),
+            "{why}"
+        );
+        // Another leg takes it.
+        on(&legs, &text.replace("legs = [\"a\"]", "")).unwrap();
+    }
+    a.read_only = true;
+    let why = on(&[a.clone()], "do = { tear = { keep = \"prefix\" } }").unwrap_err();
+    assert!(why.contains("no leg of the rule takes a [write]"), "{why}");
+    on(&[a], "do = \"dead\"").unwrap();
 }
 
 fn chancy() -> impl Strategy<Value = Rule> {

@@ -307,6 +307,9 @@ impl Faults {
         fault::name_all(&mut all);
         fault::check(&all, legs).map_err(|(at, why)| (at.saturating_sub(first), why))?;
         let new = all.split_off(first);
+        if !inner.steps.is_empty() {
+            fault::check_steps(&new, &inner.steps)?;
+        }
         let names = new.iter().map(|rule| rule.name.clone()).collect();
         for rule in new {
             if rule.twin.is_some() {

@@ -203,6 +203,7 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
         .collect::<Result<Vec<_>, _>>()?;
     file.guest.check()?;
     file.suite.check()?;
+    let starts: Vec<usize> = file.fault.iter().map(|rule| rule.span().start).collect();
     let rules = rules(file.fault, &legs, text)?;
     let good_legs = file.budget.good_legs;
     if usize::from(good_legs) >= legs.len() {
@@ -271,6 +272,9 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
             "[expect] known: vm/known.toml has no entry `{id}`; docs/checks.md lists them"
         ));
     }
+    let names = |boot: &Boot| boot.steps.iter().map(|step| step.name.clone()).collect();
+    let steps: Vec<Vec<String>> = boots.iter().map(names).collect();
+    fault::check_steps(&rules, &steps).map_err(|(at, why)| at_line(text, starts.get(at), &why))?;
     check_expect(&file.expect, &legs, &rules, &boots)?;
     Ok(Scenario {
         name: file.name,

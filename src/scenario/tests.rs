@@ -169,3 +169,32 @@ fn what_is_done_to_an_array_is_checked_word_by_word() {
     ));
     assert!(error.unwrap_err().to_string().contains("array without md"));
 }
+
+#[test]
+fn a_rule_for_a_boot_or_a_step_that_is_not_there_is_refused_with_its_line() {
+    let refused = |rule: &str, expected: &str| {
+        let text =
+            format!("{SMALL}[[boot]]\nworkload = [{{ name = \"more\", run = \"true\" }}]\n{rule}");
+        let line = text.lines().position(|line| line == "[[fault]]").unwrap() + 1;
+        let why = parse(&text).unwrap_err();
+        let expected = format!("line {line}: fault `dead`: {expected}");
+        assert!(why.contains(&expected), "{expected} is not in {why}");
+    };
+    refused(
+        "[[fault]]\nboots = [2, 3]\ndo = \"dead\"\n",
+        "boot 3; there are 2",
+    );
+    refused(
+        "[[fault]]\nduring = \"moer\"\ndo = \"dead\"\n",
+        "during: no step is called `moer`",
+    );
+    refused(
+        "[[fault]]\nduring = \"more\"\nboots = [1]\ndo = \"dead\"\n",
+        "during: no step is called `more` in its boots",
+    );
+    parse(&format!(
+        "{SMALL}[[boot]]\nworkload = [{{ name = \"more\", run = \"true\" }}]\n\
+         [[fault]]\nduring = \"more\"\nboots = [2]\ndo = \"dead\"\n"
+    ))
+    .unwrap();
+}
