@@ -316,12 +316,13 @@ fn action<'a>(
                     "to_sector = {sector} is past the end of the leg that it is about: it can inject nothing"
                 ));
             }
-            if let Some(name) = &to.to_leg {
-                if to.to_sector.is_none() && targets.iter().all(|leg| leg.name == *name) {
-                    return Err(format!(
-                        "a request to leg {name} is misdirected to the same place: it can inject nothing"
-                    ));
-                }
+            if let Some(name) = &to.to_leg
+                && to.to_sector.is_none()
+                && targets.iter().all(|leg| leg.name == *name)
+            {
+                return Err(format!(
+                    "a request to leg {name} is misdirected to the same place: it can inject nothing"
+                ));
             }
         }
         Do::Stale(stale) => {
