@@ -197,7 +197,12 @@ impl Faults {
     /// Calls `add` with every rule that there is: number, rule, names of the legs, names of all rules.
     pub(super) fn each_rule(&self, mut add: impl FnMut(u16, &Rule, &[String], &[String])) {
         let inner = lock(&self.inner);
-        let names: Vec<String> = inner.rules.iter().map(|e| e.rule.name.clone()).collect();
+        // A rule that is gone keeps its number, and gives up its name.
+        let name = |entry: &Entry| match entry.gone {
+            true => String::new(),
+            false => entry.rule.name.clone(),
+        };
+        let names: Vec<String> = inner.rules.iter().map(name).collect();
         for (number, entry) in (0u16..).zip(&inner.rules) {
             if !entry.gone {
                 add(number, &entry.rule, &self.legs, &names);
@@ -301,7 +306,8 @@ impl Faults {
         legs: &[crate::config::LegConfig],
     ) -> Result<Vec<String>, (usize, String)> {
         let mut inner = lock(&self.inner);
-        let mut all: Vec<Rule> = inner.rules.iter().map(|e| e.rule.clone()).collect();
+        let live = inner.rules.iter().filter(|entry| !entry.gone);
+        let mut all: Vec<Rule> = live.map(|entry| entry.rule.clone()).collect();
         let first = all.len();
         all.append(&mut more);
         fault::name_all(&mut all);
