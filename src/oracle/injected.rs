@@ -11,7 +11,7 @@ use super::world::{array_range, leg_sector};
 use crate::block::{LegId, RequestId, Sector, SectorRange};
 use crate::event::{Action, Decided, Digests, EventNo};
 use crate::md::ArrayKey;
-use crate::shadow::{Origin, RangeSet, State, Version};
+use crate::shadow::{Origin, RangeSet, State, Version, ZERO_DIGEST};
 
 /// Contents that are remembered.
 const CONTENTS_MAX: usize = 1 << 20;
@@ -27,6 +27,8 @@ pub(crate) struct Injected {
     answers: BTreeMap<RequestId, u16>,
     /// Contents that the guest got from lies.
     contents: BTreeMap<u32, u16>,
+    /// Where the guest got zeros from a lie, by leg and rule, until the leg is written there again. Zeros are everywhere, so their place counts too.
+    zeros: BTreeMap<(LegId, u16), RangeSet>,
     rules: BTreeMap<u16, Hits>,
     /// Legs that lied about a flush.
     flush_lies: std::collections::BTreeSet<LegId>,
@@ -86,7 +88,7 @@ impl Injected {
         if self.lies.is_empty() && self.coming.is_empty() {
             return;
         }
-        for ((leg, _), lies) in &mut self.lies {
+        for ((leg, _), lies) in self.lies.iter_mut().chain(&mut self.zeros) {
             if *leg == request.leg {
                 lies.remove(range);
             }
@@ -101,14 +103,25 @@ impl Injected {
     }
 
     /// A read was answered; `true` if the answer is what an honest disk would give.
-    pub(super) fn answered(&mut self, request: RequestId, digests: &Digests) -> bool {
+    pub(super) fn answered(
+        &mut self,
+        request: RequestId,
+        range: SectorRange,
+        digests: &Digests,
+    ) -> bool {
         self.begin(request);
         let Some(rule) = self.answers.remove(&request) else {
             return true;
         };
-        for digest in digests {
+        for (sector, digest) in range.sectors().zip(digests) {
             if self.contents.len() < CONTENTS_MAX {
                 self.contents.entry(*digest).or_insert(rule);
+            }
+            if *digest == ZERO_DIGEST
+                && let Some(one) = SectorRange::new(sector, 1)
+            {
+                let zeros = self.zeros.entry((request.leg, rule)).or_default();
+                zeros.insert(one);
             }
         }
         false
@@ -161,6 +174,14 @@ impl Injected {
             .filter(|(_, _, count)| *count > 0)
     }
 
+    /// The rule from whose lie the guest got zeros for a sector of a leg.
+    fn zeros_from(&self, leg: LegId, sector: Sector) -> Option<u16> {
+        self.zeros
+            .iter()
+            .find(|((on, _), ranges)| *on == leg && ranges.contains(sector))
+            .map(|((_, rule), _)| *rule)
+    }
+
     /// The rule from whose lie a content came.
     pub(super) fn source(&self, digest: Option<u32>) -> Option<u16> {
         self.contents.get(&digest?).copied()
@@ -179,10 +200,14 @@ impl Checker {
             by = array.active().find_map(|member| {
                 let at = leg_sector(member, sector)?;
                 let current = self.world.shadow(member.leg).current(at);
-                if current.origin == Origin::Initial
-                    || current.digest == Some(crate::shadow::ZERO_DIGEST)
-                {
+                if current.origin == Origin::Initial {
                     return None;
+                }
+                if current.digest == Some(ZERO_DIGEST) {
+                    return array.active().find_map(|from| {
+                        let at = leg_sector(from, sector)?;
+                        self.injected.zeros_from(from.leg, at)
+                    });
                 }
                 self.injected.source(current.digest)
             });

@@ -233,7 +233,7 @@ impl Checker {
                 if let (Content::Returned(digests), Some(range)) =
                     (&completed.content, open.ranges.first())
                 {
-                    let honest = self.injected.answered(id, digests);
+                    let honest = self.injected.answered(id, *range, digests);
                     if honest {
                         self.world.shadow_mut(id.leg).learn(*range, digests);
                     }

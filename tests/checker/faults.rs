@@ -1,6 +1,6 @@
 //! What rules did is listed and decides nothing; what the guest's kernel did beside it is found all the same.
 
-use crate::history::{History, Load, data_offset, garbage};
+use crate::history::{self, History, Load, data_offset, garbage};
 use legwatch::block::{LegId, Operation, Sector, SectorRange, sector_digests};
 use legwatch::event::{Action, Content, Decided, What};
 use legwatch::finding::{Cause, Check};
@@ -27,6 +27,11 @@ fn finish(history: &mut History) -> Verdict {
 
 /// Leg b answers a read of array sector 200 with garbage, and the guest writes that to leg a.
 fn copied(by_rule: bool) -> Verdict {
+    copied_of(by_rule, garbage(7), 200)
+}
+
+/// The same with another content; what the guest writes goes to array sector `to`.
+fn copied_of(by_rule: bool, content: history::Block, to: u64) -> Verdict {
     let mut history = with_rule(true);
     history.honest(&Load::new(1, 1, 200, 1));
     let request = history.arrive(1, Operation::Read, 200, 1);
@@ -36,12 +41,12 @@ fn copied(by_rule: bool) -> Verdict {
             rule: 0,
             action: Action::CorruptAnswer,
         }));
-        let lie = sector_digests(&garbage(7)).collect();
+        let lie = sector_digests(&content).collect();
         history.complete_with(request, legwatch::block::Status::Ok, Content::Returned(lie));
     } else {
         history.complete(request);
     }
-    history.write(0, 200, &[garbage(7)]);
+    history.write(0, to, &[content]);
     finish(&mut history)
 }
 
@@ -55,6 +60,29 @@ fn a_lie_that_the_guest_copied_is_injected() {
         assert!(finding.reason.contains("`liar`"), "{}", finding.reason);
     }
     assert_eq!(verdict.strict().outcome, Outcome::Clean);
+}
+
+#[test]
+fn zeros_that_the_guest_got_from_a_lie_are_injected_where_it_got_them() {
+    let verdict = copied_of(true, [0; 512], 200);
+    assert_eq!(verdict.outcome, Outcome::Clean, "{verdict:#?}");
+    let finding = &verdict.findings[0];
+    assert_eq!(finding.cause, Cause::Injected, "{finding:#?}");
+    // Elsewhere they are the kernel's.
+    let mut history = with_rule(true);
+    history.honest(&Load::new(1, 1, 100, 1));
+    history.honest(&Load::new(1, 2, 200, 1));
+    let request = history.arrive(1, Operation::Read, 200, 1);
+    history.push(What::Decided(Decided {
+        request,
+        rule: 0,
+        action: Action::CorruptAnswer,
+    }));
+    let lie = sector_digests(&[0; 512]).collect();
+    history.complete_with(request, legwatch::block::Status::Ok, Content::Returned(lie));
+    history.write(0, 100, &[[0; 512]]);
+    assert_eq!(finish(&mut history).outcome, Outcome::Findings);
+    assert_eq!(copied_of(false, [0; 512], 200).outcome, Outcome::Findings);
 }
 
 #[test]
@@ -156,4 +184,69 @@ fn what_was_flushed_must_survive_a_power_cut_and_nothing_else_must() {
     let verdict = cut(true, false);
     assert_eq!(verdict.outcome, Outcome::Findings, "{verdict:#?}");
     assert!(!right(&verdict));
+}
+
+/// After a cut, leg a answers the resync's read of sectors 200 and 201 with garbage (by a rule: a lie), and md writes that to b; sector 300 is forgotten.
+fn resync_of_a_lie(forgets: bool) -> Verdict {
+    let mut history = with_rule(true);
+    history.superblocks(true);
+    history.superblocks(false);
+    let range = SectorRange::new(Sector(data_offset(0) + 200), 2).unwrap();
+    let load = Load::new(1, 1, 200, 2);
+    history.begin(&load);
+    let request = history.arrive(0, Operation::Write, 200, 2);
+    history.push(What::Decided(Decided {
+        request,
+        rule: 0,
+        action: Action::Lose {
+            sectors: vec![range],
+        },
+    }));
+    history.fetch(request, &load.contents());
+    history.complete(request);
+    history.write(1, 200, &load.contents());
+    history.end(&load);
+    if forgets {
+        history.write(0, 300, &[garbage(5)]);
+    }
+    history.crash(2);
+    history.superblocks(false);
+    let lie = [garbage(7), [0; 512]];
+    let request = history.arrive(0, Operation::Read, 200, 2);
+    history.push(What::Decided(Decided {
+        request,
+        rule: 0,
+        action: Action::Met,
+    }));
+    let digests = sector_digests(&lie.concat()).collect();
+    history.complete_with(
+        request,
+        legwatch::block::Status::Ok,
+        Content::Returned(digests),
+    );
+    history.write(1, 200, &lie);
+    history.superblocks(true);
+    finish(&mut history)
+}
+
+#[test]
+fn a_resync_that_copies_a_lie_is_injected_and_what_it_forgets_is_not() {
+    let verdict = resync_of_a_lie(false);
+    assert_eq!(verdict.outcome, Outcome::Clean, "{verdict:#?}");
+    let resync = |verdict: &Verdict, cause| {
+        let like = verdict.findings.iter();
+        like.filter(|one| one.check == Check::ResyncEq && one.cause == cause)
+            .map(|one| one.sectors)
+            .sum::<u64>()
+    };
+    assert_eq!(resync(&verdict, Cause::Injected), 2);
+    let verdict = resync_of_a_lie(true);
+    assert_eq!(verdict.outcome, Outcome::Findings);
+    assert_eq!(
+        (
+            resync(&verdict, Cause::Injected),
+            resync(&verdict, Cause::Kernel)
+        ),
+        (2, 1)
+    );
 }

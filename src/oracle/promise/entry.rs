@@ -68,7 +68,22 @@ impl Checker {
         found: Vec<Difference>,
         note: &str,
     ) {
-        for (run, (leg, kind)) in found {
+        // What the guest's kernel copied from a rule's lie is apart from what is beside it.
+        let parts = found.into_iter().flat_map(|(run, of)| {
+            let sectors: Vec<_> = run
+                .sectors()
+                .map(|at| {
+                    (
+                        at,
+                        SectorRange::new(at, 1).and_then(|one| self.injected_by(array.key, one)),
+                    )
+                })
+                .collect();
+            crate::oracle::judge::runs(&sectors)
+                .into_iter()
+                .map(move |(part, _)| (part, of))
+        });
+        for (run, (leg, kind)) in parts.collect::<Vec<_>>() {
             let leg = LegId(leg);
             if let Some(member) = array.member(leg) {
                 let on_leg = leg_range(member, run);
