@@ -192,6 +192,33 @@ fn kernels_that_are_not_there_are_named() {
 }
 
 #[test]
+fn modules_of_ones_own_that_are_none_or_are_given_twice_are_refused() {
+    let bench = Bench::new();
+    let scenario = bench.scenario("size = \"64M\"", "");
+    let run = |modules: &[&str], words: &[&str]| {
+        let mut args = vec!["run", &scenario, "--kernel", NO_KERNEL];
+        for module in modules {
+            args.extend(["--module", module]);
+        }
+        bench.mistake(&args, words);
+    };
+    let none = bench.path("none.ko");
+    run(&[none.to_str().unwrap()], &["can't read", "none.ko"]);
+    let text = bench.file("text.ko", "no module");
+    run(&[&text], &["text.ko is no kernel module"]);
+    let module = |name: &str| {
+        bench.file(
+            name,
+            b"\x7fELF\x02\0\0name=raid1\0vermagic=6.12.1 SMP mod_unload \0",
+        )
+    };
+    run(
+        &[&module("one.ko"), &module("two.ko")],
+        &["one.ko", "two.ko", "both the module raid1"],
+    );
+}
+
+#[test]
 fn legs_of_serve_that_make_no_sense_are_refused() {
     let bench = Bench::new();
     let odd = bench.file("odd.img", [0; 1000]);
