@@ -1,4 +1,4 @@
-//! The cases in which md may let legs differ, by number: each holds, and the same difference once the case is over is told.
+//! The cases in which md may let legs differ, by number: each holds, and the same difference once the case is over is told. (Case 16 is not met.)
 
 use crate::history::{Block, History, Load, data_offset, garbage};
 use legwatch::block::{Operation, Status};
@@ -103,6 +103,29 @@ fn case_2_never_written() {
             told(&verdict)
         } else {
             assert!(verdict.findings.is_empty())
+        }
+    }
+}
+
+#[test]
+fn case_3_before_the_initial_resync() {
+    for written in [false, true] {
+        let mut history = array();
+        history.header.legs[1].config.medium =
+            legwatch::config::MediumConfig::File { path: "x".into() };
+        if written {
+            both(&mut history, garbage(1));
+        }
+        one_sided(&mut history, garbage(2));
+        history.checkpoint = 128;
+        history.superblocks(false);
+        history.quiet();
+        history.power_off();
+        let verdict = history.verdict();
+        if written {
+            told(&verdict)
+        } else {
+            excused(&verdict, 3)
         }
     }
 }
@@ -221,6 +244,30 @@ fn case_8_a_leg_that_is_recovered() {
             told(&verdict)
         } else {
             excused(&verdict, 8)
+        }
+    }
+}
+
+#[test]
+fn case_9_a_replacement_that_is_built() {
+    for over in [false, true] {
+        let mut history = History::with_bitmap(3, None);
+        history.features.insert(2, 0x10);
+        history.roles.insert(2, 1);
+        history.recovering = Some(2);
+        history.superblocks(false);
+        history.honest(&Load::new(1, 1, 0, 64));
+        history.write(0, AT, &[garbage(2)]);
+        history.write(1, AT, &[garbage(2)]);
+        if over {
+            history.recovering = None;
+            history.superblocks(false);
+        }
+        let verdict = finish(history);
+        if over {
+            told(&verdict)
+        } else {
+            excused(&verdict, 9)
         }
     }
 }
@@ -383,6 +430,30 @@ fn case_17_programs_before_md_runs_the_array() {
             .iter()
             .any(|finding| finding.check == Check::DirtyFirst);
         assert_eq!(held, runs, "{:#?}", verdict.findings);
+    }
+}
+
+#[test]
+fn case_18_reshape() {
+    for reshaped in [true, false] {
+        let mut history = array();
+        both(&mut history, garbage(1));
+        if reshaped {
+            history.features = [(0, 4), (1, 4)].into_iter().collect();
+            history.superblocks(false);
+        }
+        one_sided(&mut history, garbage(2));
+        let verdict = finish(history);
+        if reshaped {
+            excused(&verdict, 18);
+            assert!(
+                verdict.reasons.iter().any(|why| why.contains("reshape")),
+                "{:?}",
+                verdict.reasons
+            );
+        } else {
+            told(&verdict)
+        }
     }
 }
 

@@ -56,6 +56,9 @@ pub struct History {
     pub checkpoint: u64,
     /// Bad blocks on record, in a leg's own sectors.
     pub bad: BTreeMap<u8, Vec<(u64, u64)>>,
+    /// By leg: features of its superblock beside those that follow from the rest, and a role other than its number.
+    pub features: BTreeMap<u8, u32>,
+    pub roles: BTreeMap<u8, u16>,
     running: bool,
     numbers: [u64; 8],
     no: u64,
@@ -203,6 +206,8 @@ impl History {
             recovered: 0,
             checkpoint: 0,
             bad: BTreeMap::new(),
+            features: BTreeMap::new(),
+            roles: BTreeMap::new(),
             running: false,
             numbers: [0; 8],
             no: 0,
@@ -436,7 +441,7 @@ impl History {
                 if self.failed == Some(leg) {
                     0xfffe
                 } else {
-                    u16::from(leg)
+                    self.roles.get(&leg).copied().unwrap_or(u16::from(leg))
                 }
             })
             .collect();
@@ -478,7 +483,8 @@ impl History {
         let bad = self.bad.get(&leg).is_some_and(|bad| !bad.is_empty());
         let features = u32::from(self.bitmap)
             | if recovered.is_some() { 2 } else { 0 }
-            | if bad { 8 } else { 0 };
+            | if bad { 8 } else { 0 }
+            | self.features.get(&leg).copied().unwrap_or(0);
         put(8, &features.to_le_bytes());
         put(64, &[ctime]);
         put(152, &recovered.unwrap_or(0).to_le_bytes());

@@ -6,6 +6,7 @@ mod expect;
 mod faults;
 mod history;
 mod honest;
+mod midst;
 mod pages;
 mod planted;
 mod promises;
