@@ -41,6 +41,10 @@ pub struct Tap {
     ring: Arc<Ring>,
     owed: Option<EventNo>,
     waited: Duration,
+    /// The time of the last event.
+    time_us: u64,
+    /// Whether the next event has that time, too.
+    same_moment: bool,
     _alive: Arc<Alive>,
 }
 
@@ -216,6 +220,8 @@ impl Sequence {
             ring,
             owed: None,
             waited: Duration::ZERO,
+            time_us: 0,
+            same_moment: false,
             _alive: Arc::clone(&self.alive),
         }
     }
@@ -249,12 +255,14 @@ impl Tap {
             Some(no),
             "the event of the number taken last is pushed"
         );
-        let now = clock::now();
-        let time_us = micros(now.duration_since(self.common.started));
+        if !std::mem::take(&mut self.same_moment) {
+            self.time_us = micros(clock::now().duration_since(self.common.started));
+        }
+        let time_us = self.time_us;
         let waiting = self.ring.waiting();
         if waiting >= ROOM_EVENTS / 2 {
             self.common.wake();
-            if waiting == ROOM_EVENTS && !self.await_room(now) {
+            if waiting == ROOM_EVENTS && !self.await_room() {
                 // A consumer that is gone: the process is ending, and the event is lost with it.
                 return;
             }
@@ -262,8 +270,14 @@ impl Tap {
         self.ring.push(Event { no, time_us, what });
     }
 
+    /// The next event follows the last one at once, and is given its time: the clock costs more than the rest of a push.
+    pub fn same_moment(&mut self) {
+        self.same_moment = true;
+    }
+
     /// Waits for room; `false` if nobody will ever make any.
-    fn await_room(&mut self, since: Instant) -> bool {
+    fn await_room(&mut self) -> bool {
+        let since = clock::now();
         while self.ring.waiting() == ROOM_EVENTS {
             if self.common.collector_gone.load(Ordering::Acquire) {
                 return false;

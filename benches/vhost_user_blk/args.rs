@@ -20,7 +20,7 @@ pub(crate) struct Args {
         default_value = "qsd,blkverify,quorum,blklogwrites,legwatch,legwatch-file"
     )]
     pub(crate) backends: Vec<String>,
-    /// Also legwatch with each part of its watching switched off in turn, and with none.
+    /// Also legwatch with each part of its watching switched off in turn, and with none: in four cases, or in those of --filter.
     #[arg(long)]
     pub(crate) watch: bool,
     /// Only these cases; what is no case's whole name stands for all whose name contains it.
@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Run N operations of each case once instead of slices, and print the rates (to profile a backend).
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
+    /// Then, how the cost of legwatch grows with legs, queues, the medium's size, and over N writes (with `--backends none`: that alone).
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10000000", value_parser = clap::value_parser!(u64).range(10..))]
+    pub(crate) growth: Option<u64>,
     /// Check the data too: random reads and writes of known content before and after the measuring, then all is read back.
     #[arg(long)]
     pub(crate) verify: bool,

@@ -23,6 +23,10 @@ pub(crate) struct Spec {
     pub(crate) origin: Origin,
     /// Keeps every write: it is started anew for each case, and is spared the large sequential writes.
     pub(crate) logs_writes: bool,
+    /// Measured beside others in the cases that tell most alone ([`crate::case::Case::tells_most`]).
+    pub(crate) brief: bool,
+    /// Sockets that its command makes, from {dir}/a.sock on.
+    pub(crate) legs: usize,
 }
 
 /// Where its sockets come from.
@@ -66,19 +70,22 @@ impl Spec {
             }
             Origin::Running { sockets, pid }
         };
-        Ok(Spec {
+        Ok(Spec::of(name, origin))
+    }
+
+    /// A backend like most.
+    pub(crate) fn of(name: &str, origin: Origin) -> Spec {
+        Spec {
             name: name.to_owned(),
             origin,
             logs_writes: false,
-        })
+            brief: false,
+            legs: 2,
+        }
     }
 
     fn command(name: &str, command: String) -> Spec {
-        Spec {
-            name: name.to_owned(),
-            origin: Origin::Command(command),
-            logs_writes: false,
-        }
+        Spec::of(name, Origin::Command(command))
     }
 }
 
@@ -143,7 +150,10 @@ pub(crate) fn known() -> Vec<Spec> {
     let file = "--leg a=file:{dir}/a.img,queues=4 --leg b=file:{dir}/b.img,queues=4";
     let unwatched = |words: &str| {
         let command = format!("{} --watch {words}", serve(memory));
-        Spec::command(&format!("legwatch-{words}"), command)
+        Spec {
+            brief: true,
+            ..Spec::command(&format!("legwatch-{words}"), command)
+        }
     };
     let made = "truncate -s {size} {dir}/a.img {dir}/b.img && ";
     let mut known = vec![
@@ -157,10 +167,13 @@ pub(crate) fn known() -> Vec<Spec> {
         },
         Spec::command("legwatch", serve(memory)),
         Spec::command("legwatch-file", format!("{made}{}", serve(file))),
-        Spec::command(
-            "legwatch-file-none",
-            format!("{made}{} --watch none", serve(file)),
-        ),
+        Spec {
+            brief: true,
+            ..Spec::command(
+                "legwatch-file-none",
+                format!("{made}{} --watch none", serve(file)),
+            )
+        },
     ];
     known.extend(WATCH.into_iter().map(unwatched));
     known
@@ -171,7 +184,8 @@ const WATCH: [&str; 5] = ["no-crc", "no-buffer", "no-journal", "no-shadow", "non
 
 /// The names of legwatch with less watching.
 pub(crate) fn less_watched() -> impl Iterator<Item = String> {
-    WATCH.into_iter().map(|words| format!("legwatch-{words}"))
+    let words = WATCH.into_iter().chain(["file-none"]);
+    words.map(|words| format!("legwatch-{words}"))
 }
 
 /// What the words in braces of a command stand for.
@@ -237,13 +251,13 @@ impl Backend {
         }
         let child = shell.spawn().map_err(during("starting a shell"))?;
         let process = i32::try_from(child.id()).ok().map(Process::new);
-        let socket = |leg: &str| {
+        let socket = |leg: char| {
             dir.join(format!("{leg}.sock"))
                 .to_string_lossy()
                 .into_owned()
         };
         let mut backend = Backend {
-            sockets: vec![socket("a"), socket("b")],
+            sockets: ('a'..='z').take(spec.legs).map(socket).collect(),
             process,
             child: Some(child),
             log,
@@ -252,7 +266,7 @@ impl Backend {
         Ok(backend)
     }
 
-    /// Waits until both sockets are there. Nobody connects to see: some backends take one connection only.
+    /// Waits until all sockets are there. Nobody connects to see: some backends take one connection only.
     fn wait_for_sockets(&mut self) -> Result<(), Failure> {
         let start = clock::now();
         loop {
@@ -289,11 +303,10 @@ impl Backend {
         self.process.as_ref()
     }
 
-    /// The sockets of a case: the first, or two for a mirror.
-    pub(crate) fn sockets(&self, mirror: bool) -> Result<Vec<&str>, Failure> {
-        let wanted = if mirror { 2 } else { 1 };
+    /// The sockets of a case: the first, or as many as a mirror has legs.
+    pub(crate) fn sockets(&self, wanted: usize) -> Result<Vec<&str>, Failure> {
         if self.sockets.len() < wanted {
-            return Err(Failure::Backend("it has one socket only".to_owned()));
+            return Err(Failure::Backend("it has too few sockets".to_owned()));
         }
         Ok(self
             .sockets

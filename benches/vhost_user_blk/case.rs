@@ -45,7 +45,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    fn new(load: Load, block_bytes: usize, depth: usize) -> Case {
+    pub(crate) fn new(load: Load, block_bytes: usize, depth: usize) -> Case {
         let size = match block_bytes {
             0x1000 => "4k",
             0x2_0000 => "128k",
@@ -85,6 +85,22 @@ impl Case {
         self.name = format!("{}-q{queues}", self.name);
         self.queues = queues;
         self
+    }
+
+    /// Whether what watching costs shows here.
+    pub(crate) fn tells_most(&self) -> bool {
+        [
+            "4k-write-qd1",
+            "4k-write-qd32",
+            "4k-read-qd32",
+            "mirror-4k-write-qd32",
+        ]
+        .contains(&self.name.as_str())
+    }
+
+    /// How many sockets it needs.
+    pub(crate) fn legs(&self) -> usize {
+        1 + usize::from(self.mirror)
     }
 
     /// Whether it writes much more than a log of every write could hold.

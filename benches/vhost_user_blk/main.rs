@@ -7,6 +7,7 @@ mod args;
 mod backend;
 mod case;
 mod failure;
+mod growth;
 mod lane;
 mod measure;
 mod process;

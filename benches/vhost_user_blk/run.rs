@@ -1,7 +1,7 @@
 //! A whole run: which backends and cases, in which order, and the report.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::args::Args;
@@ -12,7 +12,7 @@ use crate::measure::{Length, fill_buffers, slice};
 use crate::process::{Memory, cpu_ticks, load, machine};
 use crate::session::{Session, Wiring};
 use crate::stats::{per, to_f64};
-use crate::table::{Cell, Row, details, gaps, markdown, ratios};
+use crate::table::{Cell, Row, costs, details, gaps, markdown, ratios};
 use crate::targets::{TARGETS, Target, parse};
 use crate::verify::{self, Content};
 
@@ -31,6 +31,10 @@ pub(crate) struct Plan {
     seed: u64,
     dir: Option<PathBuf>,
     targets: Vec<Target>,
+    /// Backends that watch less are measured where it tells most.
+    brief: bool,
+    /// Writes of the long run, where growth is what is measured.
+    growth: Option<u64>,
 }
 
 /// What came of it.
@@ -69,7 +73,7 @@ impl Plan {
             };
             cases.retain(|case| args.filter.iter().any(|part| matches(part, &case.name)));
         }
-        if backends.is_empty() || cases.is_empty() {
+        if (backends.is_empty() && args.growth.is_none()) || cases.is_empty() {
             return Err(Failure::Usage(
                 "nothing to measure: see --list, --backends and --filter".to_owned(),
             ));
@@ -123,6 +127,8 @@ impl Plan {
             seed: args.seed,
             dir: args.dir.clone(),
             targets: parse(TARGETS)?,
+            brief: args.filter.is_empty(),
+            growth: args.growth,
         })
     }
 
@@ -188,7 +194,8 @@ impl Runner<'_> {
     /// Fills the disks; with --verify changes them under load and reads them back over a second connection.
     fn verify(&mut self, again: bool) -> Result<(), Failure> {
         self.session = None;
-        let sockets = self.backend()?.sockets(self.backend()?.has_mirror())?;
+        let legs = 1 + usize::from(self.backend()?.has_mirror());
+        let sockets = self.backend()?.sockets(legs)?;
         let mut session = Session::connect(&sockets, 1, &self.plan.wiring)?;
         let seed = self.plan.seed + u64::from(again);
         let mut content = Content::new(seed, session.capacity_bytes);
@@ -213,7 +220,7 @@ impl Runner<'_> {
         };
         if !self.session.as_ref().is_some_and(fits) {
             self.session = None;
-            let sockets = self.backend()?.sockets(case.mirror)?;
+            let sockets = self.backend()?.sockets(case.legs())?;
             let mut session = Session::connect(&sockets, case.queues, &self.plan.wiring)?;
             fill_buffers(&mut session);
             self.session = Some((session, case.queues, case.mirror));
@@ -274,6 +281,26 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, Failure> {
             temporary.path().to_owned()
         }
     };
+    let mut report = if plan.backends.is_empty() {
+        Report {
+            text: String::new(),
+            complete: true,
+        }
+    } else {
+        compare(plan, &root)?
+    };
+    if let Some(long) = plan.growth {
+        let text = crate::growth::run(&plan.words, &plan.wiring, &root.join("growth"), long)?;
+        if !report.text.is_empty() {
+            report.text.push('\n');
+        }
+        report.text += &text;
+    }
+    Ok(report)
+}
+
+/// Measures the backends side by side.
+fn compare(plan: &Plan, root: &Path) -> Result<Report, Failure> {
     let (load_before, ticks_before) = (load(), cpu_ticks());
     let mut runners = Vec::new();
     for spec in &plan.backends {
@@ -344,7 +371,9 @@ fn measure(plan: &Plan, case: &Case, runners: &mut [Runner<'_>]) -> Row {
     let mut walks = Vec::new();
     for runner in runners.iter_mut() {
         let bulk = runner.spec.logs_writes && case.bulk_write();
-        cells.push(if let Some(why) = &runner.gone {
+        cells.push(if plan.brief && runner.spec.brief && !case.tells_most() {
+            Cell::NotAsked
+        } else if let Some(why) = &runner.gone {
             Cell::Nothing(why.clone())
         } else if bulk {
             Cell::Nothing("its log of every write would not fit into memory".to_owned())
@@ -471,6 +500,9 @@ fn report(plan: &Plan, runners: &[Runner<'_>], rows: &[Row], noise: &Noise) -> S
         details(&names, rows, &plan.targets)
     )
     .ok();
+    if let Some(costs) = costs(&names, rows) {
+        write!(text, "\n## What watching costs\n\n{costs}").ok();
+    }
     write!(
         text,
         "\n## Memory of the backends at their end, MiB\n\n{}",

@@ -11,13 +11,15 @@ pub(crate) enum Cell {
     Slices(Vec<Slice>),
     /// Why there is nothing.
     Nothing(String),
+    /// It is not measured in this case.
+    NotAsked,
 }
 
 impl Cell {
     fn slices(&self) -> &[Slice] {
         match self {
             Cell::Slices(slices) => slices,
-            Cell::Nothing(_) => &[],
+            Cell::Nothing(_) | Cell::NotAsked => &[],
         }
     }
 }
@@ -63,6 +65,43 @@ pub(crate) fn ratios(backends: &[String], rows: &[Row], targets: &[Target]) -> S
         table.push(line);
     }
     markdown(&table)
+}
+
+/// What watching costs: CPU µs an operation, and the rate to that with everything on, of each backend that watches less than another.
+pub(crate) fn costs(backends: &[String], rows: &[Row]) -> Option<String> {
+    // legwatch-file-none is legwatch-file's, and all others are legwatch's.
+    let whole_of = |name: &str| match name.strip_prefix("legwatch-")? {
+        "file" => None,
+        rest if rest.starts_with("file-") => Some("legwatch-file"),
+        _ => Some("legwatch"),
+    };
+    let at = |name: &str| backends.iter().position(|other| other == name);
+    let mut table = vec![
+        ["case", "backend", "CPU µs", "everything on", "rate"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for row in rows {
+        for (backend, cell) in backends.iter().zip(&row.cells) {
+            let Some(whole) = whole_of(backend).and_then(at).map(|at| &row.cells[at]) else {
+                continue;
+            };
+            let (Some(less), Some(all)) = (summarize(cell.slices()), summarize(whole.slices()))
+            else {
+                continue;
+            };
+            let cpu = |cpu: Option<f64>| cpu.map_or_else(nothing, |cpu| format!("{cpu:.2}"));
+            let rate = ratio(cell.slices(), whole.slices());
+            table.push(vec![
+                row.case.clone(),
+                backend.clone(),
+                cpu(less.backend_cpu_us),
+                cpu(all.backend_cpu_us),
+                rate.map_or_else(nothing, |rate| format!("{rate:.2}")),
+            ]);
+        }
+    }
+    (table.len() > 1).then(|| markdown(&table))
 }
 
 /// Every figure, a row a case and backend.
@@ -151,7 +190,7 @@ fn nothing() -> String {
 }
 
 /// A number as one reads it: digits in threes.
-fn count(value: f64) -> String {
+pub(crate) fn count(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -285,6 +324,35 @@ mod tests {
                 "1.67"
             ]
         );
+    }
+
+    #[test]
+    fn what_watching_costs_stands_beside_everything_on() {
+        let names = |names: [&str; 3]| names.map(str::to_owned).to_vec();
+        let row = Row {
+            case: "4k-write-qd1".to_owned(),
+            block_bytes: 4096,
+            cells: vec![slices(10_000), slices(50_000), slices(100_000)],
+        };
+        let text = costs(
+            &names(["qsd", "legwatch", "legwatch-no-crc"]),
+            std::slice::from_ref(&row),
+        );
+        let text = text.expect("a table");
+        let cells: Vec<&str> = text
+            .lines()
+            .last()
+            .expect("a row")
+            .split('|')
+            .map(str::trim)
+            .collect();
+        assert_eq!(
+            cells[1..6],
+            ["4k-write-qd1", "legwatch-no-crc", "5.00", "10.00", "2.00"]
+        );
+        // Nothing to compare with, nothing to say.
+        let alone = names(["qsd", "legwatch-file", "legwatch-no-crc"]);
+        assert_eq!(costs(&alone, &[row]), None);
     }
 
     #[test]

@@ -238,6 +238,7 @@ impl Disk {
         let bytes = job.pending.data().bytes();
         if self.is_plain(tap) {
             if operation == Operation::Write && matches!(job.step, Step::Todo) {
+                tap.same_moment();
                 let outcome = self.write_now(&job, tap);
                 self.finish(queue, job, outcome, tap);
             } else {

@@ -10,5 +10,6 @@ mod inflight;
 mod order;
 mod raw;
 mod resize;
+mod slow_journal;
 mod soak;
 mod support;
