@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::disk::{Disk, Held, Job, Outcome, Step};
 use super::faults::Faults;
@@ -42,6 +42,8 @@ pub(super) struct Faulty {
     pub(super) born: Instant,
     /// A rule has closed the leg's socket, and no queue was started since.
     away: bool,
+    /// A rule wants the connection closed, for so long, once what was answered before has been shown to the driver.
+    hangs_up: Option<Duration>,
     /// Writes that were fetched and not stored yet, and what was stored since by requests that were fetched later.
     pub(super) unstored: Vec<(u64, RangeSet)>,
 }
@@ -73,6 +75,7 @@ impl Faulty {
             stalled: Vec::new(),
             born: clock::now(),
             away: false,
+            hangs_up: None,
             unstored: Vec::new(),
         }
     }
@@ -176,6 +179,13 @@ impl Disk {
         self.faulty.faults.is_cut() || self.faulty.away
     }
 
+    /// Closes the connection if a rule wants it. Who learns of the end must find in the ring what was answered before.
+    pub(super) fn hang_up(&mut self) {
+        if let Some(away) = self.faulty.hangs_up.take() {
+            self.shared.connection().hang_up(away);
+        }
+    }
+
     /// A frontend is there again.
     pub(super) fn is_back(&mut self) {
         self.faulty.away = false;
@@ -211,7 +221,7 @@ impl Disk {
         }
         if let Some(away) = decision.disconnect {
             self.faulty.away = true;
-            self.shared.connection().hang_up(away);
+            self.faulty.hangs_up = Some(away);
         }
         if let Some(sectors) = decision.resize {
             match self.grow(sectors) {

@@ -193,6 +193,9 @@ impl Lane {
             }
         };
         queue.publish();
+        if let Role::Disk(disk) = &mut self.role {
+            disk.hang_up();
+        }
         if let Some(fault) = fault {
             self.broken(at, fault, tap);
         }
@@ -466,6 +469,12 @@ impl Worker {
         }
         for queue in self.lanes.iter_mut().flat_map(|lane| &mut lane.queues) {
             queue.ring.kicks_off();
+            // Whoever served the ring before may have shown answers without being able to notify: the driver looks again.
+            if !queue.ring.is_fresh()
+                && let Some(call) = &queue.call
+            {
+                let _frontend_gone = call.write(1);
+            }
         }
     }
 
@@ -559,6 +568,12 @@ impl Lane {
         });
         if let Some(queue) = self.queues.last_mut() {
             queue.ring.kicks_off();
+            // Whoever served the ring before may have shown answers without being able to notify: the driver looks again.
+            if !queue.ring.is_fresh()
+                && let Some(call) = &queue.call
+            {
+                let _frontend_gone = call.write(1);
+            }
         }
         if let Role::Disk(disk) = &mut self.role {
             disk.is_back();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::inflight::{Inflight, InflightError};
 use super::memory::Memory;
-use super::packed::PackedRing;
+use super::packed::{FRESH_BASE, PackedRing};
 use super::request::Used;
 use super::split::SplitRing;
 
@@ -161,6 +161,14 @@ impl Ring {
         match self {
             Ring::Split(ring) => u32::from(ring.base()),
             Ring::Packed(ring) => ring.base(),
+        }
+    }
+
+    /// Whether nothing of it was served yet, here or by whoever had it before. (A split ring whose indices have come round to 0 looks like it.)
+    pub fn is_fresh(&self) -> bool {
+        match self {
+            Ring::Split(ring) => ring.is_fresh(),
+            Ring::Packed(ring) => ring.base() == FRESH_BASE,
         }
     }
 

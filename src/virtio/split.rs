@@ -120,6 +120,11 @@ impl SplitRing {
         self.next
     }
 
+    /// As [`super::Ring::is_fresh`].
+    pub fn is_fresh(&self) -> bool {
+        self.next == 0 && self.filled == 0
+    }
+
     /// The `at`th 16-bit word of a ring part that has at least so many (see [`Parts::find`]).
     fn atomic(&self, part: *mut u16, at: usize) -> &AtomicU16 {
         // SAFETY: `Parts::find` has checked that the part lies in the memory with room for flags, index, all entries and the event word, and

@@ -1,7 +1,10 @@
 //! Sockets that close, devices that go, legs that grow.
 
 use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use super::*;
 use crate::support::PATIENCE;
@@ -15,6 +18,20 @@ fn is_disconnected(what: &What) -> bool {
     matches!(what, What::Frontend { leg: LegId(0), change: of } if change(of))
 }
 
+/// Which socket it is that is at `path` now.
+fn socket_at(path: &Path) -> Option<(u64, i64, i64)> {
+    let metadata = path.metadata().ok()?;
+    Some((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
+}
+
+/// Waits until another socket than `before` is there, and listened at.
+fn await_another(path: &Path, before: Option<(u64, i64, i64)>) {
+    crate::support::until("the socket again", || {
+        let now = socket_at(path);
+        now.is_some() && now != before && UnixStream::connect(path).is_ok()
+    });
+}
+
 #[test]
 fn a_closed_socket_is_opened_again_and_nothing_is_answered_in_between() {
     let (bench, mut client) = start(
@@ -22,6 +39,8 @@ fn a_closed_socket_is_opened_again_and_nothing_is_answered_in_between() {
          [[fault]]\nlegs = [\"a\"]\non = [\"write\"]\nsectors = \"50+1\"\ndo = { hold = { until_mark = \"go\" } }\n",
     );
     let mut other = Client::connect(&bench, "b", 1, ALL);
+    let path = bench.socket("a");
+    let before = socket_at(&path);
     assert_eq!(client.write(0, &[1; 512]), 0);
     submit_write(&mut client, 0, 4096, 2, 7);
     bench
@@ -31,8 +50,7 @@ fn a_closed_socket_is_opened_again_and_nothing_is_answered_in_between() {
     // The dead connection's driver can't be told; whatever it asks now is read by nobody.
     submit_write(&mut client, 3, 8192, 3, 8);
     drop(client);
-    let path = bench.socket("a");
-    crate::support::until("the socket again", || path.exists());
+    await_another(&path, before);
     let mut client = Client::connect(&bench, "a", 1, ALL);
     assert_eq!(
         client.read(0, 512).unwrap(),
@@ -54,6 +72,44 @@ fn a_closed_socket_is_opened_again_and_nothing_is_answered_in_between() {
         })
         .collect();
     assert_eq!(abandoned, [false], "the write that met the rule");
+}
+
+/// Who sees the end of the connection finds in the ring what was answered before it. The notification may have met a frontend that no longer
+/// listened: who connects again is notified of it once more.
+#[test]
+fn what_was_answered_before_the_end_is_in_the_ring_and_is_notified_of_again() {
+    let bench = bench(
+        "[[fault]]\nlegs = [\"a\"]\non = [\"write\"]\nnth = 3\ndo = { disconnect = { ms = 1 } }\n",
+    );
+    let event_index = 1 << 29;
+    let mut raw = Raw::connect(&bench, "a", 1, 1 << 32 | 1 << 28 | event_index);
+    raw.start(0, 0);
+    let path = bench.socket("a");
+    let before = socket_at(&path);
+    assert!(
+        raw.queues[0].call.read().is_err(),
+        "nothing to tell of a fresh ring"
+    );
+    for slot in 0..3 {
+        raw.write(0, slot, u64::from(slot), &[7; 512]);
+    }
+    raw.kick(0);
+    let mut byte = 0u8;
+    // SAFETY: one byte, for a buffer of one.
+    let end = unsafe { libc::recv(raw.vhost.as_raw_fd(), (&raw mut byte).cast(), 1, 0) };
+    assert_eq!((end, raw.used(0)), (0, 2));
+    bench
+        .events
+        .wait("the end of the connection", is_disconnected);
+    let _nobody_heard_it = raw.queues[0].call.read();
+    await_another(&path, before);
+    raw.again(&path);
+    raw.resume(0, 2);
+    raw.await_used(0, 3, "the write that met the rule");
+    // The driver's used event is 0 still, so that the third answer alone asks for no notification.
+    crate::support::until("a notification", || raw.queues[0].call.read().is_ok());
+    drop(raw);
+    bench.stop();
 }
 
 #[test]
