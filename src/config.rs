@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::block::{SECTOR_BYTES, SectorRange};
+use crate::crypt::Key;
 
 /// A leg's medium.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,13 @@ pub struct LegConfig {
     /// Sectors that hold nothing but data, declared by the user where no superblock tells it.
     #[serde(default)]
     pub data: Option<SectorRange>,
+    /// The sectors that md was given of it (a partition, a linear device-mapper table); `None`: all.
+    #[serde(default)]
+    pub part: Option<SectorRange>,
+    /// What is stored is ciphertext of dm-crypt with this key, and the IV is the sector's number on the leg: digests and payloads are taken of
+    /// the plaintext ([`crate::crypt`]).
+    #[serde(default)]
+    pub crypt: Option<Key>,
 }
 
 fn block_512() -> u32 {
@@ -115,6 +123,8 @@ impl LegConfig {
             event_idx: true,
             indirect: true,
             data: None,
+            part: None,
+            crypt: None,
         }
     }
 

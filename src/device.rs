@@ -12,7 +12,7 @@ use crate::event::What;
 use crate::fault::Rule;
 use crate::leg::{
     Bell, Command, Commander, Connection, Control, ControlShared, Disk, Faults, Lane, LegParts,
-    LegShared, LegStats, Rest, Role, Worker,
+    LegShared, LegStats, Plain, Rest, Role, Worker,
 };
 use crate::mark::SERIAL;
 use crate::medium::{Lies, Medium, MediumError, MediumView};
@@ -123,6 +123,7 @@ pub struct Device {
 struct Leg {
     shared: Arc<LegShared>,
     view: MediumView,
+    plain: Plain,
     file: bool,
     /// There once the leg's worker is.
     commander: Option<Commander>,
@@ -171,6 +172,7 @@ impl Device {
             built.push(Leg {
                 shared: Arc::clone(&shared),
                 view: medium.view(),
+                plain: Plain::new(config.crypt.as_ref()),
                 file: matches!(config.medium, MediumConfig::File { .. }),
                 commander: None,
             });
@@ -307,6 +309,8 @@ impl Device {
         let leg = self.legs.get(leg.index()).ok_or(io::ErrorKind::NotFound)?;
         let mut out = [0; SECTOR_BYTES];
         leg.view.read(sector, &mut out)?;
+        let plain = leg.plain.bytes(sector, &out);
+        out.copy_from_slice(&plain);
         Ok(out)
     }
 
@@ -392,7 +396,7 @@ impl Device {
                         tap.record(What::Initial {
                             leg: leg.shared.id(),
                             start: Sector(sector),
-                            bytes: run.concat(),
+                            bytes: leg.plain.bytes(Sector(sector), &run.concat()),
                         });
                     }
                     sector += run.len() as u64;

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::block::LegId;
+use crate::block::{LegId, Sector, SectorRange};
 use crate::config::{LegConfig, Record};
+use crate::crypt::Key;
 use crate::plan::{Step, StepKind};
 
 /// The run, as known when it starts.
@@ -21,6 +22,9 @@ pub struct RunHeader {
     pub seed: u64,
     /// The legs, by [`LegId`].
     pub legs: Vec<LegHead>,
+    /// The key of dm-crypt devices between the workload and the legs.
+    #[serde(default)]
+    pub crypt_key: Option<Key>,
     /// The resolved scenario's text; empty for `serve`.
     #[serde(default)]
     pub scenario: String,
@@ -60,6 +64,17 @@ pub struct LegHead {
     pub config: LegConfig,
     /// Its size in sectors.
     pub sectors: u64,
+}
+
+impl LegHead {
+    /// The sectors of the leg that md was given.
+    pub fn part(&self) -> SectorRange {
+        let whole = SectorRange::new(Sector(0), self.sectors).unwrap_or_default();
+        self.config
+            .part
+            .and_then(|part| part.intersection(whole))
+            .unwrap_or(whole)
+    }
 }
 
 /// One rule, as far as the verdict needs it.
@@ -106,6 +121,8 @@ pub struct Expect {
     pub min_flushes: u64,
     /// At least so many discards completed on each leg.
     pub min_discards: u64,
+    /// Whether the workload's targets may lie on the array in a way that is not known: legs are then compared with each other, and stamps read back.
+    pub unmapped: bool,
     /// Checks that must have had something to judge, by name.
     pub triggered: Vec<String>,
     /// Known deviations that must have been seen, by name (`K2`), on kernels for which `vm/known.toml` lists them as shown.
@@ -184,6 +201,7 @@ impl Default for Expect {
             write_behind: None,
             min_flushes: 0,
             min_discards: 0,
+            unmapped: false,
             triggered: Vec::new(),
             known: Vec::new(),
             legs: BTreeMap::new(),
@@ -205,6 +223,7 @@ impl RunHeader {
             run,
             seed,
             legs,
+            crypt_key: None,
             scenario: String::new(),
             steps: Vec::new(),
             record: Record::default(),

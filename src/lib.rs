@@ -9,6 +9,7 @@ pub mod campaign;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod crypt;
 pub mod ctl;
 pub mod device;
 pub mod event;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::crypt::Key;
 use crate::mark::{AdminAction, Mapping};
 
 /// The version of the plan that host and agent speak; the agent refuses any other.
@@ -21,6 +22,9 @@ pub struct Plan {
     pub boot: u32,
     /// The legs' names; the agent links `/dev/legs/NAME` to the disk with that serial before the first step.
     pub legs: Vec<String>,
+    /// The scenario's key; shell steps find it in `$CRYPT_KEY`.
+    #[serde(default)]
+    pub crypt_key: Option<Key>,
     /// What to do, in order. A failed setup step or check step ends the plan (a `finish` mark says so); the rest is skipped.
     pub steps: Vec<Step>,
 }
@@ -116,9 +120,9 @@ pub struct WriteLoad {
     pub device: String,
     /// Its number in stamps and intents; steps that write to the same device have the same.
     pub target: u16,
-    /// How its sectors lie on the array.
-    #[serde(default = "identity")]
-    pub mapping: Mapping,
+    /// How its sectors lie on the array; `None`: the agent finds out.
+    #[serde(default)]
+    pub mapping: Option<Mapping>,
     /// First writer's number; writers of different steps have different numbers.
     pub first_writer: u16,
     /// Writers, each a thread with a generator and a queue of its own.
@@ -155,10 +159,6 @@ pub struct WriteLoad {
     /// Of a hundred requests, how many are discards.
     #[serde(default)]
     pub discard_percent: u8,
-}
-
-fn identity() -> Mapping {
-    Mapping::Identity
 }
 
 fn one() -> u16 {

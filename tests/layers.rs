@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 const TABLE: &[(&str, &[&str])] = &[
     ("block", &[]),
     ("stamp", &["block"]),
+    ("crypt", &["block"]),
     ("mark", &["block"]),
-    ("plan", &["mark"]),
+    ("plan", &["crypt", "mark"]),
     ("event", &["block", "mark"]),
-    ("config", &["block"]),
-    ("header", &["block", "config", "plan"]),
+    ("config", &["block", "crypt"]),
+    ("header", &["block", "config", "crypt", "plan"]),
     ("finding", &[]),
     ("watch", &["finding"]),
     ("fault", &["block", "config", "event", "stamp"]),
@@ -20,8 +21,8 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "oracle",
         &[
-            "block", "config", "event", "finding", "header", "mark", "md", "plan", "shadow",
-            "release", "stamp", "watch",
+            "block", "config", "crypt", "event", "finding", "header", "mark", "md", "plan",
+            "shadow", "release", "stamp", "watch",
         ],
     ),
     ("release", &[]),
@@ -38,8 +39,8 @@ const TABLE: &[(&str, &[&str])] = &[
 ];
 
 const PURE: &[&str] = &[
-    "block", "campaign", "release", "event", "mark", "stamp", "plan", "fault", "shadow", "oracle",
-    "md", "finding", "header", "picture", "watch",
+    "block", "campaign", "crypt", "release", "event", "mark", "stamp", "plan", "fault", "shadow",
+    "oracle", "md", "finding", "header", "picture", "watch",
 ];
 
 /// What a pure module must not name. (`serde`, `smallvec`, `thiserror` and the rest of std are fine.)

@@ -284,7 +284,7 @@ pub(super) mod tests {
         WriteLoad {
             device: "d".into(),
             target: 1,
-            mapping: Mapping::Identity,
+            mapping: Some(Mapping::Identity),
             first_writer: 3,
             writers,
             writes,

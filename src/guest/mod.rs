@@ -15,18 +15,21 @@
 //! | `steps`, `shell`, `workload`, `readback`, `survey`, `quiet`, `facts` | the plan's steps |
 //! | `writer`, `generator`, `buffers`, `engine`, `gate` | stamped writes |
 //! | `model`, `target` | what a read must return |
-//! | `md` | what /sys tells of arrays |
+//! | `mapping` | how a target lies on the array |
+//! | `md`, `dm` | what /sys tells of arrays, and dmsetup of device-mapper's mirrors |
 //! | `sys` | system calls without a safe wrapper |
 
 mod admin;
 mod buffers;
 mod control;
 mod disks;
+mod dm;
 mod engine;
 mod facts;
 mod gate;
 mod generator;
 mod init;
+mod mapping;
 mod md;
 mod model;
 mod quiet;
@@ -54,6 +57,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use self::control::Control;
 use self::gate::Gate;
 use self::target::Target;
+use crate::crypt::Key;
 
 /// What went wrong, as a sentence, and the system's reason if there is one.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +106,7 @@ fn console(line: &str) {
 struct Shared {
     run: u64,
     seed: u64,
+    crypt_key: Option<Key>,
     control: Control,
     gate: Gate,
     stop: AtomicBool,

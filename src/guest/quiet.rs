@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::control::Marker;
-use super::{Error, Shared, md};
+use super::{Error, Shared, dm, md};
 use crate::mark::Mark;
 
 /// Syncs, waits for md, and declares the quiet point. To be called with all writers parked. Returns what was not at rest, else an empty text.
@@ -32,9 +32,10 @@ pub(super) fn declare(
             pending.push(format!("fsync of {}: {error}", path.display()));
         }
     }
-    let busy = md::wait_for_rest(timeout);
-    if !busy.is_empty() {
-        pending.push(busy);
+    for busy in [md::wait_for_rest(timeout), dm::wait_for_rest(timeout)] {
+        if !busy.is_empty() {
+            pending.push(busy);
+        }
     }
     let pending = pending.join(", ");
     let id = shared.quiet_id.fetch_add(1, Ordering::Relaxed) + 1;

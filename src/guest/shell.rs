@@ -55,6 +55,7 @@ pub(super) fn run(
     let mut child = Command::new("sh")
         .arg("-c")
         .arg(command)
+        .envs(shared.crypt_key.map(|key| ("CRYPT_KEY", String::from(key))))
         .stdin(Stdio::null())
         .stdout(to)
         .stderr(to_too)

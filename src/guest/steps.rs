@@ -66,6 +66,7 @@ pub(super) fn run_plan(
     let shared = Arc::new(Shared {
         run: plan.run,
         seed: plan.seed,
+        crypt_key: plan.crypt_key,
         control: control.clone(),
         gate: Gate::default(),
         stop: AtomicBool::new(false),

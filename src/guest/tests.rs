@@ -50,6 +50,7 @@ impl Bench {
             seed: 5,
             boot: 1,
             legs: Vec::new(),
+            crypt_key: None,
             steps: make(target.to_str().unwrap().to_owned()),
         };
         let control_path = dir.path().join("control");

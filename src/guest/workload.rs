@@ -9,7 +9,7 @@ use super::control::Marker;
 use super::generator::Generator;
 use super::target::Target;
 use super::writer::{self, Order, Tally};
-use super::{Error, Shared, context, sys};
+use super::{Error, Shared, context, mapping, sys};
 use crate::block::to_usize;
 use crate::mark::{self, Mark};
 use crate::plan::{Engine, IMMUTABLE_POOL_BYTES, WriteLoad};
@@ -23,16 +23,23 @@ pub(super) fn run(
     background: bool,
 ) -> Result<String, Error> {
     let target = shared.target(&load.device, load.target)?;
+    let (mapping, unknown) = match load.mapping {
+        Some(mapping) => (mapping, String::new()),
+        None => mapping::find(&target.path, shared.crypt_key.as_ref()),
+    };
     marker.tell(&Mark::Target(mark::Target {
         target: load.target,
         device: load.device.clone(),
         sectors: target.geometry.sectors,
-        mapping: load.mapping,
+        mapping,
     }))?;
     let only_one = !background && load.writers == 1 && shared.background() == 0;
     let orders = orders(shared, load, &target, only_one)?;
     let tally = run_writers(orders)?;
     let mut notes: Vec<String> = tally.notes.into_iter().map(str::to_owned).collect();
+    if !unknown.is_empty() {
+        notes.insert(0, unknown);
+    }
     if load.engine == Engine::IoUringNowait {
         notes.push(format!(
             "{} writes were refused with NOWAIT and made again",

@@ -14,11 +14,10 @@ use super::command::Ending;
 use super::connection::Connection;
 use super::faults::Faults;
 use super::faulty::{Fate, Faulty};
+use super::plain::Plain;
 use super::shared::{LegShared, count};
 use super::worker::Queue;
-use crate::block::{
-    LegId, Operation, RequestId, Sector, SectorRange, Status, is_commit_block, sector_digests,
-};
+use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status, is_commit_block};
 use crate::clock;
 use crate::config::{LegConfig, Record};
 use crate::event::{
@@ -43,6 +42,8 @@ pub struct Disk {
     digests: bool,
     /// Whether guest memory is looked at again before completion.
     look_again: bool,
+    /// How content is told.
+    pub(super) plain: Plain,
     data: Option<SectorRange>,
     data_version: u64,
     pub(super) held: BinaryHeap<Reverse<Held>>,
@@ -164,6 +165,7 @@ impl Disk {
             record,
             digests: watch.has(Part::Crc),
             look_again: watch.has(Part::Buffer),
+            plain: Plain::new(config.crypt.as_ref()),
             data: None,
             data_version: 0,
             held: BinaryHeap::new(),
@@ -470,10 +472,10 @@ impl Disk {
         };
         let data = job.pending.data();
         let mut digests = Digests::new();
-        let wanted = self.digests;
+        let (wanted, plain) = (self.digests, &self.plain);
         let look = |part: &[u8]| {
             if wanted {
-                digests.extend(sector_digests(part));
+                plain.look(range.start(), part, &mut digests);
             }
         };
         match &mut self.medium {
@@ -520,10 +522,10 @@ impl Disk {
         let keep = self.keeps_payload(range);
         let no = tap.number();
         let mut digests = Digests::new();
-        let asked = self.digests;
+        let (asked, plain) = (self.digests, &self.plain);
         let look = |part: &[u8]| {
             if asked {
-                digests.extend(sector_digests(part));
+                plain.look(range.start(), part, &mut digests);
             }
         };
         let (bytes, stored): (&[u8], _) = match &mut self.medium {
@@ -553,7 +555,7 @@ impl Disk {
                     number: job.number,
                 },
                 digests,
-                payload: kept.then(|| bytes.to_vec()),
+                payload: kept.then(|| self.plain.bytes(range.start(), bytes)),
             }),
         );
         count(&self.shared.counts().bytes_written, data.bytes());
@@ -577,7 +579,12 @@ impl Disk {
             content = if job.pending.data().equals(fetched) {
                 Content::Same
             } else {
-                self.content_now(job, &digest(self.digests, fetched), status)
+                let digests = if self.digests {
+                    self.plain.digests(range.start(), fetched)
+                } else {
+                    Digests::new()
+                };
+                self.content_now(job, &digests, status)
             };
         }
         Outcome {
@@ -596,21 +603,19 @@ impl Disk {
             // The caller has compared the bytes, or nobody can tell.
             return Content::NotTaken;
         }
-        let now = job.pending.data().digests();
+        let now = match job.ranges.first() {
+            Some(range) if self.plain.decrypts() => {
+                let mut bytes = vec![0; super::faulty::bytes_of(*range)];
+                job.pending.data().copy_to(&mut bytes);
+                self.plain.digests(range.start(), &bytes)
+            }
+            Some(_) | None => job.pending.data().digests(),
+        };
         if now == *fetched {
             Content::Same
         } else {
             Content::Changed(now)
         }
-    }
-}
-
-/// Digests of whole sectors, if they are `wanted`; else none.
-fn digest(wanted: bool, bytes: &[u8]) -> Digests {
-    if wanted {
-        sector_digests(bytes).collect()
-    } else {
-        Digests::new()
     }
 }
 

@@ -9,9 +9,7 @@ use super::faults::Faults;
 use super::parked::Parked;
 use super::shared::count;
 use super::worker::Queue;
-use crate::block::{
-    Operation, RequestId, SECTOR_BYTES, Sector, SectorRange, Status, sector_digests, to_usize,
-};
+use crate::block::{Operation, RequestId, SECTOR_BYTES, Sector, SectorRange, Status, to_usize};
 use crate::clock;
 use crate::event::{Action, Content, Decided, Digests, FrontendChange, What};
 use crate::fault::{Decision, Seen, Stage, Wait, chance, damage};
@@ -168,8 +166,10 @@ impl Disk {
             tap.record(What::Lost {
                 leg,
                 start,
-                digests: sector_digests(&bytes).collect(),
-                payload: self.keeps_payload(range).then_some(bytes),
+                digests: self.plain.digests(start, &bytes),
+                payload: self
+                    .keeps_payload(range)
+                    .then(|| self.plain.bytes(start, &bytes)),
             });
         }
     }
@@ -462,7 +462,7 @@ impl Disk {
         Outcome {
             status: Status::Ok,
             written: u32::try_from(data.bytes()).unwrap_or(u32::MAX),
-            content: Content::Returned(sector_digests(&bytes).collect()),
+            content: Content::Returned(self.plain.digests(range.start(), &bytes)),
         }
     }
 }

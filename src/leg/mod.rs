@@ -34,6 +34,7 @@ mod disk;
 mod faults;
 mod faulty;
 mod parked;
+mod plain;
 mod shared;
 mod store;
 mod worker;
@@ -45,6 +46,7 @@ pub use connection::Connection;
 pub use control::{Control, ControlShared, LIMITS as CONTROL_LIMITS};
 pub use disk::Disk;
 pub use faults::{Faults, LegParts, RuleState};
+pub use plain::Plain;
 pub use shared::{LegShared, LegStats, Rest, Teller};
 pub use worker::{Lane, Role, Worker};
 

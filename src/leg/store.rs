@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use super::disk::{Disk, Job, Outcome, keeps_for_content};
 use super::faulty::{Fate, bytes_of};
 use super::shared::count;
-use crate::block::{
-    Operation, SECTOR_BYTES, Sector, SectorRange, Status, sector_digests, to_usize,
-};
+use crate::block::{Operation, SECTOR_BYTES, Sector, SectorRange, Status, to_usize};
 use crate::event::{Digests, Fetched, What};
 use crate::fault::{Decision, Stage, Store, damage};
 use crate::medium::Lie;
@@ -61,13 +59,14 @@ impl Disk {
         if let Some(first) = new.get_mut(..fate.half.len()) {
             first.copy_from_slice(&fate.half);
         }
-        let digests: Digests = sector_digests(&new).collect();
+        let digests = self.plain.digests(range.start(), &new);
         tap.push(
             no,
             What::Fetched(Fetched {
                 request: self.id(job.number),
                 digests: digests.clone(),
-                payload: (keep || keeps_for_content(self.record, &new)).then(|| new.clone()),
+                payload: (keep || keeps_for_content(self.record, &new))
+                    .then(|| self.plain.bytes(range.start(), &new)),
             }),
         );
         count(&self.shared.counts().bytes_written, new.len() as u64);

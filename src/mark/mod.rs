@@ -173,8 +173,33 @@ pub enum Mapping {
     Identity,
     /// Target sector 0 is this array sector.
     Offset(u64),
+    /// The target is, or lies on, a dm-crypt device with the scenario's key: target sector 0 is array sector `offset`, and the IV of target
+    /// sector 0 is `iv` (sectors).
+    Crypt {
+        /// Array sector of target sector 0.
+        offset: u64,
+        /// IV of target sector 0.
+        iv: u64,
+    },
     /// Nothing is known; intents are not checked on the legs.
     Unknown,
+}
+
+impl Mapping {
+    /// The array sector of target sector 0, and the IV of it where the array holds ciphertext; `None` for [`Mapping::Unknown`].
+    pub fn place(self) -> Option<(u64, Option<Sector>)> {
+        match self {
+            Mapping::Identity => Some((0, None)),
+            Mapping::Offset(offset) => Some((offset, None)),
+            Mapping::Crypt { offset, iv } => Some((offset, Some(Sector(iv)))),
+            Mapping::Unknown => None,
+        }
+    }
+
+    /// Whether target sector 0 is array sector 0.
+    pub fn at_start(self) -> bool {
+        self.place().is_some_and(|(offset, _)| offset == 0)
+    }
 }
 
 /// What happens to an intent.

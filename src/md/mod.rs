@@ -6,8 +6,10 @@
 //!
 //! The bitmap's bits and the bad-block log are decoded in [`bitmap`]; `oracle` keeps a copy of each leg's, as sent and as completed.
 //!
+//! A raid10 in the near-2 layout on two legs is taken for the raid1 that it is.
+//!
 //! Not covered: several arrays on parts of one leg. Arrays that are reshaped, clustered, with a journal, with a lockless bitmap or of another level
-//! than 1 are recognised and refused in one line.
+//! are recognised and refused in one line.
 
 pub mod bitmap;
 pub mod superblock;
@@ -85,7 +87,8 @@ impl Array {
 /// A leg's metadata as decoded last.
 #[derive(Clone, Debug)]
 struct LegState {
-    sectors: u64,
+    /// What of the leg md was given.
+    part: SectorRange,
     declared: Option<SectorRange>,
     superblock: Result<Superblock, BadSuperblock>,
     bitmap: Option<BitmapHeader>,
@@ -100,12 +103,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model of legs with these sizes in sectors and declared data areas.
-    pub fn new(legs: impl Iterator<Item = (u64, Option<SectorRange>)>) -> Model {
+    /// A model of legs of which md was given these sectors, and with declared data areas.
+    pub fn new(legs: impl Iterator<Item = (SectorRange, Option<SectorRange>)>) -> Model {
         let legs = legs
-            .map(|(sectors, declared)| LegState {
-                sectors,
-                declared: declared.filter(|range| range.end().0 <= sectors && !range.is_empty()),
+            .map(|(part, declared)| LegState {
+                part,
+                declared: declared.filter(|range| part.covers(*range) && !range.is_empty()),
                 superblock: Err(BadSuperblock::None),
                 bitmap: None,
                 faulty: false,
@@ -157,8 +160,8 @@ impl Model {
         };
         Layout::ALL
             .iter()
-            .filter_map(|layout| layout.position(state.sectors))
-            .any(|at| place(at, 8))
+            .filter_map(|layout| layout.place(state.part))
+            .any(|place| place.intersection(range).is_some())
             || state
                 .superblock
                 .as_ref()
@@ -172,7 +175,7 @@ impl Model {
         let Some(state) = self.legs.get_mut(leg.index()) else {
             return false;
         };
-        state.superblock = superblock::find(bytes, state.sectors);
+        state.superblock = superblock::find(bytes, state.part);
         state.bitmap = state
             .superblock
             .as_ref()
@@ -303,8 +306,12 @@ impl Model {
 }
 
 fn refusal(superblock: &Superblock) -> Option<&'static str> {
-    if superblock.level != 1 {
-        Some("an array of another level than raid1 is not checked")
+    // raid10 with two near copies on two legs has every sector at the same place on both, as raid1 has.
+    let pair = superblock.level == 10
+        && superblock.level_layout & 0xffff == (1 << 8 | 2)
+        && superblock.raid_disks == 2;
+    if superblock.level != 1 && !pair {
+        Some("an array of another level than raid1 (or raid10 near-2 on two legs) is not checked")
     } else if superblock.features & feature::RESHAPE_ACTIVE != 0 {
         Some("an array that is being reshaped is not checked")
     } else if superblock.features & feature::CLUSTERED != 0 {

@@ -40,6 +40,12 @@ impl Layout {
         .map(Sector)
     }
 
+    /// The place of the superblock of a leg of which md was given `part`.
+    pub fn place(self, part: SectorRange) -> Option<SectorRange> {
+        let at = self.position(part.count())?;
+        SectorRange::new(part.start().checked_add(at.0)?, 8)
+    }
+
     /// The version as md writes it.
     pub fn name(self) -> &'static str {
         match self {
@@ -62,6 +68,8 @@ pub struct Superblock {
     pub uuid: [u8; 16],
     /// The raid level; 1 for raid1.
     pub level: i32,
+    /// How the level lays data out; for raid10 near copies and, from bit 8, far copies (`raid10.c:setup_geo`). 0 where it is not read.
+    pub level_layout: u32,
     /// Sectors of each leg that the array uses.
     pub size: u64,
     /// Legs that the array is made of.
@@ -132,6 +140,21 @@ pub enum BadSuperblock {
 }
 
 impl Superblock {
+    /// The superblock of a part of a leg, in the leg's sectors. (All its places lie in the part, which lies on the leg.)
+    fn shifted(self, by: u64) -> Superblock {
+        let shift = |at: Sector| Sector(at.0 + by);
+        Superblock {
+            position: shift(self.position),
+            data_offset: self.data_offset + by,
+            bitmap: self.bitmap.map(shift),
+            bad_blocks: self.bad_blocks.map(|(range, unit)| {
+                let range = SectorRange::new(shift(range.start()), range.count());
+                (range.unwrap_or_default(), unit)
+            }),
+            ..self
+        }
+    }
+
     /// The leg sectors that hold the array's data.
     pub fn data(&self) -> SectorRange {
         SectorRange::new(Sector(self.data_offset), self.size).unwrap_or_default()
@@ -147,20 +170,21 @@ impl Superblock {
     }
 }
 
-/// Looks at every place where a leg of `leg_sectors` sectors may have a superblock and takes the good one; of several, the one with the most
+/// Looks at every place where the part of a leg that md was given may have a superblock and takes the good one; of several, the one with the most
 /// events, and of these the newest layout.
 ///
 /// # Errors
 /// [`BadSuperblock`]: the first one that is not [`BadSuperblock::None`], if there is any.
-pub fn find(bytes: &Bytes, leg_sectors: u64) -> Result<Superblock, BadSuperblock> {
+pub fn find(bytes: &Bytes, part: SectorRange) -> Result<Superblock, BadSuperblock> {
     let mut best: Option<Superblock> = None;
     let mut worst = BadSuperblock::None;
     for layout in Layout::ALL {
-        let Some(at) = layout.position(leg_sectors) else {
+        let (Some(at), Some(place)) = (layout.position(part.count()), layout.place(part)) else {
             continue;
         };
-        match decode(layout, at, &bytes.read(at, 8), leg_sectors) {
+        match decode(layout, at, &bytes.read(place.start(), 8), part.count()) {
             Ok(found) => {
+                let found = found.shifted(part.start().0);
                 if best.as_ref().is_none_or(|best| best.events < found.events) {
                     best = Some(found);
                 }
@@ -250,6 +274,7 @@ fn decode_1(
         position: at,
         uuid: sixteen(bytes, 16),
         level: u32_at(bytes, 72).cast_signed(),
+        level_layout: u32_at(bytes, 76),
         size,
         raid_disks,
         dev_number: u32_at(bytes, 160),
@@ -384,6 +409,7 @@ fn decode_0(at: Sector, bytes: &[u8], leg_sectors: u64) -> Result<Superblock, Ba
         position: at,
         uuid,
         level: word(7).cast_signed(),
+        level_layout: 0,
         size,
         raid_disks,
         dev_number: number,

@@ -27,8 +27,12 @@ fn image(layout: Layout, role: u16, roles: &[u16], events: u64) -> (Sector, Vec<
     (at, raw)
 }
 
+fn whole() -> SectorRange {
+    SectorRange::new(Sector(0), 4096).unwrap()
+}
+
 fn two(layout: Layout, roles: [&[u16]; 2], events: [u64; 2]) -> Model {
-    let mut model = Model::new([(4096, None), (4096, None)].into_iter());
+    let mut model = Model::new([(whole(), None), (whole(), None)].into_iter());
     for leg in 0..2u8 {
         let mut bytes = Bytes::default();
         let (at, raw) = image(
@@ -41,6 +45,29 @@ fn two(layout: Layout, roles: [&[u16]; 2], events: [u64; 2]) -> Model {
         model.observe(LegId(leg), &bytes);
     }
     model
+}
+
+/// A partition, or a part that device-mapper cuts out: md counts from its start, the leg from its own.
+#[test]
+fn an_array_on_parts_of_its_legs_is_found_there() {
+    let start = 2048;
+    for layout in [Layout::V1_0, Layout::V1_1, Layout::V1_2] {
+        let part = SectorRange::new(Sector(start), 4096).unwrap();
+        let mut model = Model::new([(part, None), (whole(), None)].into_iter());
+        let mut bytes = Bytes::default();
+        let (at, raw) = image(layout, 0, &[0, 1], 5);
+        bytes.put(Sector(at.0 + start), &raw);
+        model.observe(LegId(0), &bytes);
+        let member = &model.arrays()[0].members[0];
+        assert_eq!(
+            member.data,
+            SectorRange::new(Sector(start + 1024), 2000).unwrap()
+        );
+        let own = SectorRange::new(Sector(at.0 + start), 1).unwrap();
+        assert!(model.concerns(LegId(0), own));
+        let data = SectorRange::new(Sector(start + 500), 1).unwrap();
+        assert!(!model.concerns(LegId(0), data));
+    }
 }
 
 #[test]
@@ -72,7 +99,7 @@ fn a_torn_superblock_is_named_and_not_believed() {
     let mut bytes = Bytes::default();
     bytes.put(at, &raw);
     assert_eq!(
-        superblock::find(&bytes, 4096),
+        superblock::find(&bytes, whole()),
         Err(BadSuperblock::Checksum(Layout::V1_2, Sector(8)))
     );
 }
@@ -83,7 +110,7 @@ fn a_superblock_of_another_place_is_named() {
     let mut bytes = Bytes::default();
     bytes.put(Sector(0), &raw);
     assert_eq!(
-        superblock::find(&bytes, 4096),
+        superblock::find(&bytes, whole()),
         Err(BadSuperblock::Elsewhere(Layout::V1_1, Sector(0), 8))
     );
 }
@@ -129,7 +156,7 @@ fn version_0_90_is_read() {
 #[test]
 fn declared_data_areas_are_a_mirror_where_no_superblock_is() {
     let area = SectorRange::new(Sector(100), 1000).unwrap();
-    let model = Model::new([(4096, Some(area)), (4096, Some(area))].into_iter());
+    let model = Model::new([(whole(), Some(area)), (whole(), Some(area))].into_iter());
     assert_eq!(model.arrays()[0].active().count(), 2);
     assert!(model.arrays()[0].declared);
 }
@@ -155,7 +182,35 @@ proptest! {
         let _free = bitmap::bitmap_header(&raw);
         let mut bytes = Bytes::default();
         bytes.put(Sector(8), &raw);
-        let mut model = Model::new([(4096, None)].into_iter());
+        let mut model = Model::new([(whole(), None)].into_iter());
         model.observe(LegId(0), &bytes);
+    }
+}
+
+#[test]
+fn raid10_near_2_on_two_legs_is_a_mirror_and_other_layouts_are_refused() {
+    for (layout, disks, checked) in [
+        (0x102u32, 2u32, true),
+        (0x102, 4, false),
+        (0x201, 2, false),
+        (0x10102, 2, true),
+        (0x103, 2, false),
+    ] {
+        let (at, mut raw) = image(Layout::V1_2, 0, &[0, 1], 5);
+        raw[72..76].copy_from_slice(&10u32.to_le_bytes());
+        raw[76..80].copy_from_slice(&layout.to_le_bytes());
+        raw[92..96].copy_from_slice(&disks.to_le_bytes());
+        let sum = superblock::checksum_1(&raw, 2);
+        raw[216..220].copy_from_slice(&sum.to_le_bytes());
+        let mut model = Model::new([(whole(), None)].into_iter());
+        let mut bytes = Bytes::default();
+        bytes.put(at, &raw);
+        model.observe(LegId(0), &bytes);
+        let refused = model.arrays()[0].refused;
+        assert_eq!(
+            refused.is_none(),
+            checked,
+            "{layout:#x} {disks}: {refused:?}"
+        );
     }
 }

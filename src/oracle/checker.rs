@@ -84,7 +84,7 @@ impl Checker {
         }
         Checker {
             world: World::new(header),
-            book: Book::new(header.run, header.keeps_versions),
+            book: Book::new(header.run, header.crypt_key.as_ref(), header.keeps_versions),
             wrongs: Wrongs::new(
                 Watch::of(&header.options),
                 header

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::checker::Checker;
+use super::intents::Meant;
 use super::wrong::{Detail, Held, Instead, Write, Wrong};
 use crate::block::{LegId, SECTOR_BYTES, SectorRange};
 use crate::event::EventNo;
@@ -242,10 +243,18 @@ impl Checker {
     fn example(&self, detail: &Detail) -> Example {
         Example {
             array_sector: detail.sector.0,
-            expected: detail.expected.map(|stamp| Expected {
-                what: format!("writer {} #{}", stamp.writer, stamp.sequence),
-                digest: stamp.digest(),
-                bytes: hex(&stamp.to_sector()),
+            expected: detail.expected.map(|meant| {
+                let bytes = self.book.bytes(&meant);
+                Expected {
+                    what: format!(
+                        "writer {} #{}{}",
+                        meant.stamp.writer,
+                        meant.stamp.sequence,
+                        encrypted(&meant)
+                    ),
+                    digest: crc32fast::hash(&bytes),
+                    bytes: hex(&bytes),
+                }
             }),
             legs: detail
                 .legs
@@ -264,21 +273,31 @@ impl Checker {
             (bytes.len() == SECTOR_BYTES && Some(crc32fast::hash(bytes)) == version.digest)
                 .then(|| bytes.clone())
         });
-        let known = held.stamp.map(|(stamp, _)| stamp.to_sector().to_vec());
+        let known = held
+            .stamp
+            .map(|(meant, _)| self.book.bytes(&meant).to_vec());
         let zeros = (digest == Some(ZERO_DIGEST)).then(|| vec![0; SECTOR_BYTES]);
         let bytes = known.or(zeros).or(read);
         let what = match (held.stamp, digest, &bytes) {
-            (Some((stamp, at)), _, _) => format!(
-                "writer {} #{} of array sector {at}",
-                stamp.writer, stamp.sequence
+            (Some((meant, at)), _, _) => format!(
+                "writer {} #{} of array sector {at}{}",
+                meant.stamp.writer,
+                meant.stamp.sequence,
+                encrypted(&meant)
             ),
             (None, Some(ZERO_DIGEST), _) => "zeros".into(),
-            (None, _, Some(bytes)) => describe(bytes, self.world.header.run),
+            (None, _, Some(bytes)) => {
+                let iv = detail.expected.and_then(|meant| meant.iv);
+                describe(&self.book.plain(iv, bytes), self.world.header.run)
+            }
             (None, Some(digest), None) => format!("unknown content (CRC-32 {digest:08x})"),
             (None, None, None) => "initial content that was never read".into(),
         };
         let nature = bytes.as_deref().filter(|_| !held.good).map(|bytes| {
-            super::nature::look(bytes, detail.expected.as_ref(), self.world.header.run)
+            let expected = detail.expected.map(|meant| meant.stamp);
+            let own = held.stamp.map(|(meant, _)| meant).or(detail.expected);
+            let plain = self.book.plain(own.and_then(|meant| meant.iv), bytes);
+            super::nature::look(&plain, expected.as_ref(), self.world.header.run)
         });
         Holding {
             leg: self.name(held.leg),
@@ -290,6 +309,11 @@ impl Checker {
             history: held.versions.iter().map(version_line).collect(),
         }
     }
+}
+
+/// What is added to a stamp whose bytes are shown as the array has them.
+fn encrypted(meant: &Meant) -> &'static str {
+    meant.iv.map_or("", |_| ", encrypted")
 }
 
 fn got(wrongs: &[&Wrong]) -> Got {

@@ -6,11 +6,14 @@ use super::checker::Checker;
 use super::judge::Moment;
 use crate::block::{RequestId, Sector, SectorRange};
 use crate::event::{EventNo, GuestEnd};
-use crate::mark::{Intent, IntentKind, Mapping, Mark, Phase, Target};
+use crate::mark::{Intent, IntentKind, Mark, Phase, Target};
 use crate::md::ArrayKey;
 
 /// Bad reads that are remembered one by one.
 const BAD_READS_MAX: usize = 1000;
+
+/// Array sectors, and the IV of the first where the target is encrypted.
+type Mapped = (ArrayKey, SectorRange, Option<Sector>);
 
 /// A sector that the guest read back wrong.
 #[derive(Clone, Debug)]
@@ -138,7 +141,7 @@ impl Checker {
                 sector,
                 digests,
             } => {
-                if let Some((key, range)) = self.mapped(*target, *sector, digests.len() as u64) {
+                if let Some((key, range, _)) = self.mapped(*target, *sector, digests.len() as u64) {
                     self.surveyed(no, key, range, digests);
                 }
             }
@@ -158,12 +161,13 @@ impl Checker {
     }
 
     /// The array sectors of a target's range, if they are known.
-    fn mapped(&self, target: u16, sector: Sector, count: u64) -> Option<(ArrayKey, SectorRange)> {
+    fn mapped(&self, target: u16, sector: Sector, count: u64) -> Option<Mapped> {
         let target = self.guest.targets.get(&target)?;
-        let offset = match target.mapping {
-            Mapping::Identity => 0,
-            Mapping::Offset(offset) => offset,
-            Mapping::Unknown => return None,
+        let (offset, iv) = target.mapping.place()?;
+        let iv = match iv {
+            Some(_) if self.world.header.crypt_key.is_none() => return None,
+            Some(first) => Some(first.checked_add(sector.0)?),
+            None => None,
         };
         let checked = || {
             self.world
@@ -186,7 +190,7 @@ impl Checker {
             }
         };
         let range = SectorRange::new(sector.checked_add(offset)?, count)?;
-        (range.end().0 <= array.sectors).then_some((array.key, range))
+        (range.end().0 <= array.sectors).then_some((array.key, range, iv))
     }
 
     fn intent_begins(&mut self, no: EventNo, us: u64, intent: &Intent) {
@@ -210,7 +214,8 @@ impl Checker {
             );
         }
         let mapped = self.mapped(intent.target, intent.sector, u64::from(intent.count));
-        let begun = mapped.and_then(|(key, range)| self.book.begin(no, us, intent, key, range));
+        let begun =
+            mapped.and_then(|(key, range, iv)| self.book.begin(no, us, intent, key, range, iv));
         if begun.is_none() {
             self.coverage.intents_unmapped += 1;
         }
@@ -263,7 +268,7 @@ impl Checker {
             return;
         }
         let mapped = self.mapped(target, sector, 1);
-        if let Some((key, range)) = mapped {
+        if let Some((key, range, _)) = mapped {
             self.wrongs.prove_read(key, range.start());
         }
         self.guest.bad_reads.push(BadRead {
@@ -272,8 +277,8 @@ impl Checker {
             sector,
             head: head.to_owned(),
             digest,
-            key: mapped.map(|(key, _)| key),
-            array_sector: mapped.map_or(sector, |(_, range)| range.start()),
+            key: mapped.map(|(key, ..)| key),
+            array_sector: mapped.map_or(sector, |(_, range, _)| range.start()),
         });
     }
 

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
-use crate::block::{Sector, SectorRange, to_usize};
+use crate::block::{SECTOR_BYTES, Sector, SectorRange, to_usize};
+use crate::crypt::{Crypt, Key};
 use crate::event::EventNo;
 use crate::mark::{Intent, IntentKind};
 use crate::md::ArrayKey;
@@ -41,7 +42,16 @@ pub(crate) struct Record {
     /// Whether it ended well.
     pub(crate) ok: bool,
     digests: Box<[u32]>,
+    /// The IV of its first sector, where its target is encrypted.
+    iv: Option<Sector>,
     cells: u32,
+}
+
+/// A content that a write means for an array sector: a stamp, and the IV that it is encrypted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Meant {
+    pub(crate) stamp: Stamp,
+    pub(crate) iv: Option<Sector>,
 }
 
 impl Record {
@@ -51,17 +61,23 @@ impl Record {
         self.digests.get(usize::try_from(at).ok()?).copied()
     }
 
-    /// The stamp for an array sector.
-    pub(crate) fn stamp(&self, run: u64, sector: Sector) -> Option<Stamp> {
+    /// What it means for an array sector.
+    pub(crate) fn meant(&self, run: u64, sector: Sector) -> Option<Meant> {
         self.digest(sector)?;
-        let at = sector.0 - self.array.start().0;
-        Some(Stamp {
-            run,
-            target: self.intent.target,
-            sector: Sector(self.intent.sector.0 + at),
-            writer: self.intent.writer,
-            sequence: self.intent.sequence,
-        })
+        Some(self.meant_at(run, sector.0 - self.array.start().0))
+    }
+
+    fn meant_at(&self, run: u64, at: u64) -> Meant {
+        Meant {
+            stamp: Stamp {
+                run,
+                target: self.intent.target,
+                sector: Sector(self.intent.sector.0 + at),
+                writer: self.intent.writer,
+                sequence: self.intent.sequence,
+            },
+            iv: self.iv.and_then(|iv| iv.checked_add(at)),
+        }
     }
 
     fn ended(&self) -> bool {
@@ -151,6 +167,7 @@ type OpenKey = (u16, u64, IntentKind, u16);
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     run: u64,
+    crypt: Option<Crypt>,
     next: IntentNo,
     records: BTreeMap<IntentNo, Record>,
     open: BTreeMap<OpenKey, IntentNo>,
@@ -165,12 +182,33 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    pub(crate) fn new(run: u64, keeps_versions: bool) -> Book {
+    pub(crate) fn new(run: u64, key: Option<&Key>, keeps_versions: bool) -> Book {
         Book {
             run,
+            crypt: key.map(Crypt::new),
             past: keeps_versions.then(BTreeMap::new),
             ..Book::default()
         }
+    }
+
+    /// The content on the array: the stamp's, encrypted if its target is.
+    pub(crate) fn bytes(&self, meant: &Meant) -> [u8; SECTOR_BYTES] {
+        let mut bytes = meant.stamp.to_sector();
+        if let (Some(crypt), Some(iv)) = (&self.crypt, meant.iv) {
+            crypt.encrypt(iv, &mut bytes);
+        }
+        bytes
+    }
+
+    /// What a target that has `iv` there makes of a sector of the array.
+    pub(crate) fn plain(&self, iv: Option<Sector>, bytes: &[u8]) -> Vec<u8> {
+        let mut plain = bytes.to_vec();
+        if let (Some(crypt), Some(iv)) = (&self.crypt, iv)
+            && bytes.len() == SECTOR_BYTES
+        {
+            crypt.decrypt(iv, &mut plain);
+        }
+        plain
     }
 
     pub(crate) fn record(&self, no: IntentNo) -> Option<&Record> {
@@ -191,7 +229,7 @@ impl Book {
             .flat_map(|(key, table)| table.iter().map(|(sector, cell)| (*key, sector, cell)))
     }
 
-    /// A request begins at these array sectors. `None`: it is too long to be believed.
+    /// A request begins at these array sectors, of which the first has the IV `iv` if its target is encrypted. `None`: it is too long to be believed.
     pub(crate) fn begin(
         &mut self,
         no: EventNo,
@@ -199,6 +237,7 @@ impl Book {
         intent: &Intent,
         key: ArrayKey,
         array: SectorRange,
+        iv: Option<Sector>,
     ) -> Option<IntentNo> {
         let most = match intent.kind {
             IntentKind::Write => WRITE_MAX,
@@ -220,18 +259,12 @@ impl Book {
             end_us: 0,
             ok: false,
             digests: Box::default(),
+            iv,
             cells: intent.count,
         };
         if intent.kind == IntentKind::Write {
-            let stamp = |at: u64| Stamp {
-                run: self.run,
-                target: intent.target,
-                sector: Sector(intent.sector.0 + at),
-                writer: intent.writer,
-                sequence: intent.sequence,
-            };
             record.digests = (0..u64::from(intent.count))
-                .map(|at| stamp(at).digest())
+                .map(|at| crc32fast::hash(&self.bytes(&record.meant_at(self.run, at))))
                 .collect();
         }
         let table = self.cells.entry(key).or_default();

@@ -1,6 +1,7 @@
 //! A wrong sector looked at closely, at the moment it is found: what each leg holds, and what happened to it.
 
 use super::checker::{Checker, Wanted};
+use super::intents::Meant;
 use super::world::{leg_range, leg_sector};
 use super::wrong::{Detail, Held};
 use crate::block::{LegId, RequestId, Sector, SectorRange, Status};
@@ -33,7 +34,7 @@ impl Checker {
             .book
             .cell(key, sector)
             .and_then(|cell| self.book.expected(cell))
-            .and_then(|id| self.book.record(id)?.stamp(run, sector));
+            .and_then(|id| self.book.record(id)?.meant(run, sector));
         let whole_write = self
             .book
             .cell(key, sector)
@@ -51,7 +52,7 @@ impl Checker {
             let current = self.world.shadow(member.leg).current(at);
             let good = expected.map_or_else(
                 || member.leg != leg,
-                |stamp| current.digest == Some(stamp.digest()),
+                |meant| current.digest == Some(crc32fast::hash(&self.book.bytes(&meant))),
             );
             let stamp = self.owner(key, sector, current, expected);
             if stamp.is_none()
@@ -236,30 +237,30 @@ impl Checker {
         key: ArrayKey,
         sector: Sector,
         version: Version,
-        expected: Option<Stamp>,
-    ) -> Option<(Stamp, Sector)> {
+        expected: Option<Meant>,
+    ) -> Option<(Meant, Sector)> {
         let digest = version.digest?;
         let run = self.world.header.run;
         let cell = self.book.cell(key, sector)?;
         for id in &cell.candidates {
             let record = self.book.record(*id)?;
             if record.digest(sector) == Some(digest) {
-                return Some((record.stamp(run, sector)?, sector));
+                return Some((record.meant(run, sector)?, sector));
             }
         }
         let like = expected?;
         for old in cell.old.iter().flat_map(|old| old.iter()).flatten() {
-            let stamp = Stamp {
-                writer: old.writer,
-                sequence: old.sequence,
-                ..like
-            };
-            if stamp.digest() == digest {
-                return Some((stamp, sector));
+            if old.digest == digest {
+                let stamp = Stamp {
+                    writer: old.writer,
+                    sequence: old.sequence,
+                    ..like.stamp
+                };
+                return Some((Meant { stamp, ..like }, sector));
             }
         }
         let (id, at) = self.book.whose(digest)?;
-        Some((self.book.record(id)?.stamp(run, at)?, at))
+        Some((self.book.record(id)?.meant(run, at)?, at))
     }
 
     fn tell_intents(&self, key: ArrayKey, sector: Sector, story: &mut Vec<StoryLine>) {

@@ -23,14 +23,18 @@ impl World {
         let shadows = header
             .legs
             .iter()
-            .map(|leg| LegShadow::new(matches!(leg.config.medium, MediumConfig::Mem { .. })))
+            .map(|leg| {
+                // Zeros on a leg that keeps ciphertext are no zeros.
+                let zeros = matches!(leg.config.medium, MediumConfig::Mem { .. });
+                LegShadow::new(zeros && leg.config.crypt.is_none())
+            })
             .collect();
         World {
             requests: Requests::default(),
             shadows,
             bytes: header.legs.iter().map(|_| Bytes::default()).collect(),
             bad: header.legs.iter().map(|_| RangeSet::default()).collect(),
-            md: Model::new(header.legs.iter().map(|leg| (leg.sectors, leg.config.data))),
+            md: Model::new(header.legs.iter().map(|leg| (leg.part(), leg.config.data))),
             header: header.clone(),
         }
     }

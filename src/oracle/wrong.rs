@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::intents::Meant;
 use crate::block::{LegId, Sector, SectorRange};
 use crate::event::EventNo;
 use crate::finding::{Check, Confidence, StoryLine, Wrongness};
 use crate::md::ArrayKey;
 use crate::shadow::Version;
-use crate::stamp::Stamp;
 use crate::watch::Watch;
 
 /// Entries that are kept; more are counted.
@@ -62,7 +62,7 @@ pub(crate) struct Wrong {
 #[derive(Clone, Debug)]
 pub(crate) struct Detail {
     pub(crate) sector: Sector,
-    pub(crate) expected: Option<Stamp>,
+    pub(crate) expected: Option<Meant>,
     pub(crate) legs: Vec<Held>,
     pub(crate) story: Vec<StoryLine>,
     /// The first wrong request, or the write that never came.
@@ -76,8 +76,8 @@ pub(crate) struct Held {
     pub(crate) sector: Sector,
     pub(crate) good: bool,
     pub(crate) versions: Vec<Version>,
-    /// Whose stamp the current content is: (stamp, array sector it belongs to).
-    pub(crate) stamp: Option<(Stamp, Sector)>,
+    /// What the current content was meant to be, and for which array sector.
+    pub(crate) stamp: Option<(Meant, Sector)>,
 }
 
 /// All entries.

@@ -1,6 +1,6 @@
 //! What md's own writes say as the run goes on: superblocks, bits, checkpoints.
 
-use crate::block::{LegId, Sector};
+use crate::block::{LegId, Sector, SectorRange};
 use crate::header::RunHeader;
 use crate::md::superblock::{self, IN_SYNC};
 use crate::md::{BitmapCopy, Superblock};
@@ -12,7 +12,7 @@ const CHUNKS_MAX: usize = 6;
 /// One leg's metadata.
 #[derive(Debug, Default)]
 struct Leg {
-    sectors: u64,
+    part: SectorRange,
     bytes: Bytes,
     superblock: Option<Superblock>,
     bitmap: Option<BitmapCopy>,
@@ -36,7 +36,7 @@ pub(super) struct Metadata {
 impl Metadata {
     pub(super) fn new(header: &RunHeader) -> Metadata {
         let leg = |head: &crate::header::LegHead| Leg {
-            sectors: head.sectors,
+            part: head.part(),
             ..Leg::default()
         };
         Metadata {
@@ -66,7 +66,7 @@ impl Metadata {
             let changed = copy.apply(Sector(start), payload);
             news.bitmap = in_words(&changed);
         }
-        let found = superblock::find(&leg.bytes, leg.sectors).ok();
+        let found = superblock::find(&leg.bytes, leg.part).ok();
         if found.is_some() && found != leg.superblock {
             if let Some(now) = &found {
                 news.superblock = Some(superblock_in_words(now, leg.superblock.as_ref()));

@@ -314,6 +314,7 @@ mod tests {
             seed: 1,
             boot: 1,
             legs: vec![],
+            crypt_key: None,
             steps: vec![],
         }
     }

@@ -100,6 +100,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         out: folder.path().to_owned(),
         record: scenario.record,
         scenario: scenario.text.clone(),
+        crypt_key: scenario.crypt_key,
         steps: plans
             .iter()
             .map(|plan| plan.steps.iter().map(Into::into).collect())

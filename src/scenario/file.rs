@@ -7,8 +7,10 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::size::Size;
+use crate::block::{Sector, SectorRange};
 use crate::campaign::SuiteTable;
 use crate::config::Record;
+use crate::crypt::Key;
 use crate::fault::Rule;
 use crate::header::Expect;
 use crate::mark::Mapping;
@@ -25,6 +27,8 @@ pub struct ScenarioFile {
     /// The guest.
     #[serde(default)]
     pub guest: GuestFile,
+    /// The key of dm-crypt devices over or under the array, 128 hexadecimal digits; shell steps have it in `$CRYPT_KEY`.
+    pub crypt_key: Option<Key>,
     /// The legs by name; their order is that of the names.
     pub legs: BTreeMap<String, LegFile>,
     /// Steps whose failure means that it could not be tested.
@@ -165,6 +169,32 @@ pub struct LegFile {
     /// The guest gets indirect descriptors.
     #[serde(default = "yes")]
     pub indirect: bool,
+    /// What the guest stores is dm-crypt's ciphertext with the scenario's key: `0 SIZE crypt aes-xts-plain64 $CRYPT_KEY 0 /dev/legs/NAME 0`.
+    #[serde(default)]
+    pub crypt: bool,
+    /// The sectors that md gets of it (`"2048+129024"`), where it is given a partition or a part of it; default: all.
+    pub part: Option<SectorSpan>,
+    /// The sectors that hold the mirror's data (`"0+131072"`), where no superblock of md says so: all legs with it are one mirror.
+    pub data: Option<SectorSpan>,
+}
+
+/// A range of sectors as `START+COUNT`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct SectorSpan(pub SectorRange);
+
+impl TryFrom<String> for SectorSpan {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<SectorSpan, String> {
+        let parsed = text.split_once('+').and_then(|(start, count)| {
+            SectorRange::new(Sector(start.parse().ok()?), count.parse().ok()?)
+        });
+        match parsed {
+            Some(range) if !range.is_empty() => Ok(SectorSpan(range)),
+            Some(_) | None => Err(format!("`{text}`: give sectors as START+COUNT")),
+        }
+    }
 }
 
 fn block_512() -> u32 {
@@ -275,9 +305,8 @@ pub struct WriteFile {
     /// Discards in a hundred requests.
     #[serde(default)]
     pub discard_percent: u8,
-    /// How the device's sectors lie on the array.
-    #[serde(default = "identity")]
-    pub mapping: Mapping,
+    /// How the device's sectors lie on the array; without it the agent finds out (docs/stacks.md).
+    pub mapping: Option<Mapping>,
 }
 
 fn sizes_4k() -> Vec<Size> {
@@ -286,10 +315,6 @@ fn sizes_4k() -> Vec<Size> {
 
 fn depth_8() -> u32 {
     8
-}
-
-fn identity() -> Mapping {
-    Mapping::Identity
 }
 
 impl WriteFile {

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
-use crate::block::LEGS_MAX;
+use crate::block::{LEGS_MAX, SECTOR_BYTES};
 use crate::campaign::SuiteTable;
 use crate::config::{LegConfig, MediumConfig, Record};
+use crate::crypt::Key;
 use crate::fault::{self, Rule};
 use crate::finding::Check;
 use crate::header::Expect;
@@ -34,6 +35,8 @@ pub struct Scenario {
     pub name: String,
     /// What it shows and where that comes from.
     pub about: String,
+    /// The key of dm-crypt devices.
+    pub crypt_key: Option<Key>,
     /// The guest.
     pub guest: GuestFile,
     /// The legs, in the order of their names.
@@ -159,6 +162,7 @@ impl Scenario {
             seed,
             boot,
             legs: self.legs.iter().map(|leg| leg.name.clone()).collect(),
+            crypt_key: self.crypt_key,
             steps: self.boots[at].steps.clone(),
         }
     }
@@ -199,7 +203,7 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
     let legs = file
         .legs
         .iter()
-        .map(|(name, leg)| leg_config(name, leg))
+        .map(|(name, leg)| leg_config(name, leg, file.crypt_key))
         .collect::<Result<Vec<_>, _>>()?;
     file.guest.check()?;
     file.suite.check()?;
@@ -279,6 +283,7 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
     Ok(Scenario {
         name: file.name,
         about: file.about,
+        crypt_key: file.crypt_key,
         guest: file.guest,
         legs,
         boots,
@@ -412,7 +417,12 @@ impl GuestFile {
     }
 }
 
-fn leg_config(name: &str, leg: &LegFile) -> Result<LegConfig, String> {
+fn leg_config(name: &str, leg: &LegFile, key: Option<Key>) -> Result<LegConfig, String> {
+    if leg.crypt && key.is_none() {
+        return Err(format!(
+            "leg {name}: crypt = true, but the scenario has no crypt_key"
+        ));
+    }
     let medium = match (&leg.size, &leg.file) {
         (Some(size), None) => MediumConfig::Mem {
             bytes: size.bytes(),
@@ -431,17 +441,31 @@ fn leg_config(name: &str, leg: &LegFile) -> Result<LegConfig, String> {
         queues: leg.queues,
         read_only: leg.read_only,
         write_cache: leg.write_cache,
-        discard: leg.discard,
-        write_zeroes: leg.write_zeroes,
+        // dm-crypt passes neither on (as it is used here), and zeros that the device makes would be no plaintext.
+        discard: leg.discard && !leg.crypt,
+        write_zeroes: leg.write_zeroes && !leg.crypt,
         delay_ms: leg.delay_ms,
         write_delay_ms: leg.write_delay_ms,
         late_fetch: leg.late_fetch,
         packed: leg.packed,
         event_idx: leg.event_idx,
         indirect: leg.indirect,
+        data: leg.data.map(|span| span.0),
+        part: leg.part.map(|span| span.0),
+        crypt: key.filter(|_| leg.crypt),
         ..LegConfig::memory(name, 0)
     };
     config.check()?;
+    if let MediumConfig::Mem { bytes } = config.medium {
+        let sectors = bytes / SECTOR_BYTES as u64;
+        for (word, range) in [("data", config.data), ("part", config.part)] {
+            if range.is_some_and(|range| range.end().0 > sectors) {
+                return Err(format!(
+                    "leg {name}: {word} ends behind its {sectors} sectors"
+                ));
+            }
+        }
+    }
     Ok(config)
 }
 

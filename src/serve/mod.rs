@@ -170,6 +170,7 @@ fn config(
             RecordArg::None => Record::None,
         },
         scenario: String::new(),
+        crypt_key: plan.and_then(|plan| plan.crypt_key),
         steps: plan
             .map(|plan| vec![plan.steps.iter().map(Into::into).collect()])
             .unwrap_or_default(),

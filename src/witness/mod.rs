@@ -294,6 +294,7 @@ fn header(config: &WitnessConfig, device: &Device) -> RunHeader {
         .collect();
     RunHeader {
         scenario: config.scenario.clone(),
+        crypt_key: config.crypt_key,
         steps: config.steps.clone(),
         record: config.record,
         expect: config.expect.clone(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{LegConfig, Record};
+use crate::crypt::Key;
 use crate::event::GuestEnd;
 use crate::fault::Rule;
 use crate::header::{Expect, StepHead};
@@ -28,6 +29,9 @@ pub struct WitnessConfig {
     pub record: Record,
     /// The scenario's text, empty for `serve`.
     pub scenario: String,
+    /// The key of dm-crypt devices between the workload and the legs.
+    #[serde(default)]
+    pub crypt_key: Option<Key>,
     /// The steps of each boot's plan.
     pub steps: Vec<Vec<StepHead>>,
     /// The rules, checked and named.

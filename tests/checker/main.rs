@@ -13,4 +13,5 @@ mod promises;
 mod promises_errors;
 mod random_md;
 mod so_far;
+mod stacks;
 mod watch;

@@ -11,7 +11,7 @@ use super::doubt::Missed;
 use crate::block::LegId;
 use crate::event::EventNo;
 use crate::finding::Check;
-use crate::mark::{Intent, Mapping};
+use crate::mark::Intent;
 use crate::oracle::checker::Checker;
 
 impl Checker {
@@ -20,7 +20,7 @@ impl Checker {
             .guest
             .targets
             .get(&intent.target)
-            .filter(|target| target.mapping == Mapping::Identity)
+            .filter(|target| target.mapping.at_start())
             .map(|target| target.sectors);
         let mut arrays = self
             .world

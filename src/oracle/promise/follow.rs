@@ -246,10 +246,10 @@ impl Checker {
         range: SectorRange,
         payload: &[u8],
     ) {
-        let sectors = self.promises.leg(id.leg).sectors;
+        let part = self.promises.leg(id.leg).part;
         let mut bytes = Bytes::default();
         bytes.put(range.start(), payload);
-        let Ok(new) = superblock::find(&bytes, sectors) else {
+        let Ok(new) = superblock::find(&bytes, part) else {
             return;
         };
         let wire = self.promises.leg(id.leg);

@@ -16,7 +16,8 @@ const FLUSHES_MAX: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct LegWire {
-    pub(super) sectors: u64,
+    /// What of the leg md was given.
+    pub(super) part: SectorRange,
     pub(super) block_sectors: u64,
     pub(super) write_cache: bool,
     /// The metadata as completed. (The world's bytes are as fetched.)
@@ -64,7 +65,7 @@ pub(crate) struct LegWire {
 impl LegWire {
     pub(super) fn new(leg: &LegHead) -> LegWire {
         LegWire {
-            sectors: leg.sectors,
+            part: leg.part(),
             block_sectors: u64::from(leg.config.block_size) / 512,
             write_cache: leg.config.write_cache,
             done: Bytes::default(),
@@ -137,8 +138,7 @@ impl LegWire {
     pub(super) fn touches_superblock(&self, range: SectorRange) -> bool {
         superblock::Layout::ALL
             .iter()
-            .filter_map(|layout| layout.position(self.sectors))
-            .filter_map(|at| SectorRange::new(at, 8))
+            .filter_map(|layout| layout.place(self.part))
             .any(|place| place.intersection(range).is_some())
     }
 
@@ -183,7 +183,7 @@ impl LegWire {
     }
 
     pub(super) fn read_again(&mut self) {
-        self.superblock = match superblock::find(&self.done, self.sectors) {
+        self.superblock = match superblock::find(&self.done, self.part) {
             Ok(found) => Some(found),
             Err(BadSuperblock::None) => None,
             Err(_) => self.superblock.take(),
