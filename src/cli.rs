@@ -158,9 +158,12 @@ pub struct TestArgs {
     /// Exit codes for `git bisect run`: 2, 70 and 130 become 255.
     #[arg(long)]
     pub bisect: bool,
-    /// Only tell which scenarios (or bugs) there are.
-    #[arg(long)]
-    pub list: bool,
+    /// Only tell which scenarios (or bugs) there are, as text or as the table in the docs.
+    #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    pub list: Option<ListFormat>,
+    /// With --list=markdown: how long runs took in this campaign's folder.
+    #[arg(long, value_name = "DIR", requires = "list", conflicts_with = "museum")]
+    pub times: Option<PathBuf>,
     /// How guests are run.
     #[arg(long, value_enum, default_value_t = AccelArg::Auto)]
     pub accel: AccelArg,
@@ -442,6 +445,15 @@ pub enum RecordArg {
     All,
     /// None.
     None,
+}
+
+/// `test --list`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    /// A line each.
+    Text,
+    /// A Markdown table.
+    Markdown,
 }
 
 /// `--format`

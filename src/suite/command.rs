@@ -5,12 +5,13 @@ use std::io::Write;
 use std::path::Path;
 
 use super::choice::{self, Kernels};
+use super::listing;
 use super::progress::Progress;
 use super::runner::{self, Options};
 use super::store::{self, Header, Store};
 use crate::cache::Cache;
-use crate::campaign::{Partition, Plan, Summary, junit, ktap, museum, table};
-use crate::cli::{AccelArg, ReportFormat, TestArgs};
+use crate::campaign::{Partition, Plan, RunResult, Summary, junit, ktap, museum, table};
+use crate::cli::{AccelArg, ListFormat, ReportFormat, TestArgs};
 use crate::failure::{self, EXIT_INTERRUPTED, Failure};
 use crate::qemu::Qemu;
 use crate::run::happening::Interrupts;
@@ -35,8 +36,8 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
     } else {
         Vec::new()
     };
-    if args.list {
-        return list(&chosen, &bugs).map(|()| 0);
+    if let Some(format) = args.list {
+        return list(args, format, &chosen, &bugs).map(|()| 0);
     }
     if args.jobs == Some(0) {
         return Err(Failure::user("--jobs 0 would run nothing; give at least 1"));
@@ -223,34 +224,33 @@ fn fit(memory_mib: u32) -> usize {
     cores.min(room).max(1)
 }
 
-fn list(chosen: &[choice::Chosen], bugs: &[museum::Bug]) -> Result<(), Failure> {
-    let mut text = String::new();
-    for bug in bugs {
-        text.push_str(&format!(
-            "{:<24} {} on {}, not on {}: {}\n",
-            bug.id,
-            bug.on_bad().words(),
-            bug.bad,
-            bug.good.as_deref().unwrap_or("any that was tried"),
-            bug.what
-        ));
-    }
-    for one in chosen {
-        let scenario = &one.scenario;
-        let about = scenario
-            .about
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ");
-        let about = about.split_inclusive(". ").next().unwrap_or_default();
-        let tags = scenario.suite.tags.join(" ");
-        text.push_str(&format!(
-            "{:<24} {tags:<24} {}\n",
-            scenario.name,
-            about.trim_end()
-        ));
-    }
-    put(&text)
+/// What there is to run. Times come from a campaign that was run before.
+fn list(
+    args: &TestArgs,
+    format: ListFormat,
+    chosen: &[choice::Chosen],
+    bugs: &[museum::Bug],
+) -> Result<(), Failure> {
+    let scenarios = chosen.iter().map(|one| &one.scenario);
+    put(&match format {
+        ListFormat::Text => listing::text(scenarios, bugs),
+        ListFormat::Markdown if args.museum => listing::bugs(bugs),
+        ListFormat::Markdown => {
+            let campaign = args.times.as_deref().map(store::read).transpose();
+            let campaign = campaign.map_err(Failure::user)?;
+            let results: Vec<(&str, &RunResult)> = campaign
+                .iter()
+                .flat_map(|(header, results)| {
+                    results.iter().filter_map(|result| {
+                        let mut rows = header.plan.rows.iter();
+                        let row = rows.find(|row| row.key == result.row)?;
+                        Some((row.scenario.as_str(), result))
+                    })
+                })
+                .collect();
+            listing::scenarios(scenarios, &results)
+        }
+    })
 }
 
 /// A campaign's report in a format.

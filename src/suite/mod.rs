@@ -3,6 +3,7 @@
 
 pub mod choice;
 mod command;
+mod listing;
 mod progress;
 mod runner;
 mod store;
