@@ -61,21 +61,31 @@ fn summary() -> Summary {
     Summary::new(plan, results, |_| true)
 }
 
-fn have(program: &str, arguments: &[&str]) -> bool {
+/// Whether a program is there that was not made by us. With `LEGWATCH_FULL` it has to be.
+pub(crate) fn have(program: &str, arguments: &[&str]) -> bool {
     let there = Command::new(program)
         .args(arguments)
         .output()
         .is_ok_and(|output| output.status.success());
     if !there {
-        eprintln!(
-            "skipped: `{program} {}` does not work here",
+        skipped(&format!(
+            "`{program} {}` does not work here",
             arguments.join(" ")
-        );
+        ));
     }
     there
 }
 
-fn run(program: &str, arguments: &[&str]) -> (Option<i32>, String) {
+/// A test that can't be made here.
+///
+/// # Panics
+/// With `LEGWATCH_FULL`: there everything has to be.
+fn skipped(why: &str) {
+    assert!(std::env::var_os("LEGWATCH_FULL").is_none(), "{why}");
+    eprintln!("skipped: {why}");
+}
+
+pub(crate) fn run(program: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(program).args(arguments).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (
@@ -128,14 +138,25 @@ fn junit_parser_reads_every_state() {
     assert_eq!(missing.status.error_as_ref().error_type, "not-run");
 }
 
+/// A Python that has a module; Debian's own knows Debian's packages, where the first one on the path is another.
+pub(crate) fn python(module: &str) -> Option<&'static str> {
+    let all = ["python3", "/usr/bin/python3"];
+    let import = format!("import {module}");
+    let has = |python: &&str| {
+        let output = Command::new(python).args(["-c", &import]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let found = all.into_iter().find(has);
+    if found.is_none() {
+        skipped(&format!("no python3 has {module}"));
+    }
+    found
+}
+
 #[test]
 fn python_junitparser_reads_it() {
     // Debian's own knows Debian's packages, where the first one on the path is another.
-    let import = ["-c", "import junitparser"];
-    let Some(python) = ["python3", "/usr/bin/python3"]
-        .into_iter()
-        .find(|python| have(python, &import))
-    else {
+    let Some(python) = python("junitparser") else {
         return;
     };
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -192,8 +213,8 @@ fn tap_parser_reads_every_kernel() {
 #[test]
 fn the_kernels_own_parser_reads_it() {
     let Some(folder) = kunit() else {
-        eprintln!(
-            "skipped: no kunit_parser.py; name its folder (tools/testing/kunit of a kernel's source) in LEGWATCH_KUNIT"
+        skipped(
+            "no kunit_parser.py; name its folder (tools/testing/kunit of a kernel's source) in LEGWATCH_KUNIT",
         );
         return;
     };

@@ -1,4 +1,5 @@
-//! The suite without guests: what other programs make of its reports, and what it refuses.
+//! The suite without guests: what other programs make of its reports and examples, and what it refuses.
 
+mod examples;
 mod formats;
 mod refused;
