@@ -31,6 +31,19 @@ pub enum CacheError {
     },
 }
 
+/// 64 bits that tell contents of one length apart: CRC-32s of the CRC-32s of blocks, in two sizes. A CRC-32 of the whole would not do: a bzImage ends
+/// with its own, so that every one of them has the same.
+pub fn digest(bytes: &[u8]) -> u64 {
+    let blocks = |size: usize| {
+        let mut all = crc32fast::Hasher::new();
+        for block in bytes.chunks(size) {
+            all.update(&crc32fast::hash(block).to_le_bytes());
+        }
+        u64::from(all.finalize())
+    };
+    blocks(4096) << 32 | blocks(1021)
+}
+
 /// The cache folder.
 #[derive(Debug, Clone)]
 pub struct Cache {
@@ -203,6 +216,21 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As bzImages are: `arch/x86/boot/Makefile` appends the CRC-32 of all that is before it.
+    #[test]
+    fn contents_that_end_with_their_own_crc_are_told_apart() {
+        let image = |fill: u8| {
+            let mut bytes = vec![fill; 5000];
+            bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+            bytes
+        };
+        let (one, other) = (image(1), image(2));
+        assert_eq!(crc32fast::hash(&one), crc32fast::hash(&other));
+        let halves = |digest: u64| [digest >> 32, digest & 0xffff_ffff];
+        let (one, other) = (halves(digest(&one)), halves(digest(&other)));
+        assert!(one[0] != other[0] && one[1] != other[1]);
+    }
 
     #[test]
     fn the_first_to_publish_wins_and_scratch_goes_away() {

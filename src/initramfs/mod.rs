@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::cache::{Cache, CacheError};
+use crate::cache::{self, Cache, CacheError};
 use crate::kernel::{Kernel, KernelError, OwnModule, find_program, modules};
 use cpio::{Node, Tree};
 use libraries::Kind;
@@ -157,7 +157,11 @@ pub fn build(
         why: "it is larger than 4 GiB".into(),
     })?;
 
-    let name = format!("initramfs/{}-{:016x}.cpio", bytes.len(), digest(&bytes));
+    let name = format!(
+        "initramfs/{}-{:016x}.cpio",
+        bytes.len(),
+        cache::digest(&bytes)
+    );
     let path = cache.path(&name);
     if path.exists() {
         return Ok(path);
@@ -169,15 +173,6 @@ pub fn build(
         source,
     })?;
     Ok(cache.publish(&file, &name)?)
-}
-
-/// 64 bits that tell archives of one length apart: two CRCs, over the bytes and over the bytes after a prefix of our own.
-fn digest(bytes: &[u8]) -> u64 {
-    let mut second = crc32fast::Hasher::new();
-    for block in bytes.chunks(4096) {
-        second.update(&crc32fast::hash(block).to_le_bytes());
-    }
-    u64::from(crc32fast::hash(bytes)) << 32 | u64::from(second.finalize())
 }
 
 fn skeleton(tree: &mut Tree) {

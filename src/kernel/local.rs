@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Kernel, KernelError, depmod, image, io_error, modules};
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 
 pub(super) fn host(spec: &str, cache: &Cache) -> Result<Kernel, KernelError> {
     let release = rustix::system::uname()
@@ -75,7 +75,7 @@ pub(super) fn bzimage(
     let bytes = fs::read(image).map_err(io_error("read", image))?;
     let release = image::release(&bytes).ok_or_else(no_image)?;
     let image = fs::canonicalize(image).map_err(io_error("open", image))?;
-    let vmlinux = format!("images/{:08x}-{}", crc32fast::hash(&bytes), bytes.len());
+    let vmlinux = format!("images/{}-{:016x}", bytes.len(), cache::digest(&bytes));
     if !cache.path(&vmlinux).exists() {
         let scratch = cache.scratch()?;
         if let Some(elf) = image::extract_pvh(&bytes, scratch.path()) {
