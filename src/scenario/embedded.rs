@@ -67,4 +67,7 @@
     ("fault-disconnected-leg", include_str!("../../vm/scenarios/fault-disconnected-leg.toml")),
     ("fault-unplugged-leg", include_str!("../../vm/scenarios/fault-unplugged-leg.toml")),
     ("fault-cut-again", include_str!("../../vm/scenarios/fault-cut-again.toml")),
+    ("raid10-readd", include_str!("../../vm/scenarios/raid10-readd.toml")),
+    ("serialize-add-leg", include_str!("../../vm/scenarios/serialize-add-leg.toml")),
+    ("suspend-clean", include_str!("../../vm/scenarios/suspend-clean.toml")),
 ]

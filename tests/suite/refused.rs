@@ -91,6 +91,20 @@ fn a_campaign_that_makes_no_sense_is_refused() {
 }
 
 #[test]
+fn a_mistake_stops_a_bisection() {
+    let (_top, dir) = bench();
+    for arguments in [
+        &["test", "no-such", "--bisect"][..],
+        &["test", "--bisect", "--jobs", "x"],
+        &["test", "--bisect", "--kernel", "/nonexistent/tree"],
+    ] {
+        let output = legwatch(&dir, arguments);
+        assert_eq!(output.status.code(), Some(255), "{arguments:?}: {output:?}");
+        assert!(!output.stderr.is_empty());
+    }
+}
+
+#[test]
 fn a_new_scenario_is_written_once() {
     let (_top, dir) = bench();
     let output = legwatch(&dir, &["new", "slow-leg"]);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rustix::process::{Signal, kill_process};
 
-use super::harness::{Ran, Running, STEP, until};
+use super::harness::{Ran, Running, STEP, run, scenario, until};
 
 const KERNEL: &str = "pinned:6.12";
 
@@ -92,6 +92,28 @@ fn with_bisect_an_interrupt_stops_the_bisection() {
     run.line("boot 1: booting");
     run.signal(Signal::INT);
     run.end().ended_with(255);
+}
+
+#[test]
+fn with_bisect_a_fault_of_ours_stops_the_bisection() {
+    let mut run = Running::run(Path::new("raid1-quick"), KERNEL, &["--bisect"]);
+    run.line("boot 1: booting");
+    qemu_runs(&run);
+    kill_process(run.witness(), Signal::KILL).unwrap();
+    run.end().ended_with(255);
+}
+
+/// Each verdict with `--bisect`, without git between; tests/vm/bisect.rs has git's view of them.
+#[test]
+fn with_bisect_a_verdict_stays_what_it_is() {
+    let fails = scenario("check-fails");
+    for (name, code) in [
+        (Path::new("raid1-quick"), 0),
+        (fails.as_path(), 1),
+        (scenario("setup-fails").as_path(), 125),
+    ] {
+        run(name, KERNEL, &["--bisect"]).ended_with(code);
+    }
 }
 
 #[test]

@@ -186,6 +186,49 @@ fn a_lost_guest_is_tried_once_more_and_never_passed_or_failed() {
 }
 
 #[test]
+fn a_run_that_breaks_is_our_fault_and_stops_a_bisection() {
+    for (more, code) in [(&[][..], 70), (&["--bisect"][..], 255)] {
+        let mut args = vec!["raid1-quick", "--kernel", KERNEL];
+        args.extend(more);
+        let mut run = campaign(&args);
+        until("a guest", STEP, || {
+            !run.processes("qemu-system-x86_64").is_empty()
+        });
+        kill_process(run.witness(), Signal::KILL).unwrap();
+        run.exit();
+        let ran = run.end();
+        ran.ended_with(code);
+        assert_eq!(ran.states()[0].1, "broken");
+        let detail = &ran.report()["results"][0]["detail"];
+        let detail = detail.as_str().unwrap();
+        assert!(detail.contains("the witness's process ended"), "{detail}");
+    }
+}
+
+#[test]
+fn exit_codes_with_bisect_are_those_that_git_understands() {
+    let fails = scenario("check-fails");
+    let refuses = scenario("setup-fails");
+    for (arguments, code) in [
+        (["raid1-quick", "--kernel", KERNEL], 0),
+        ([fails.to_str().unwrap(), "--kernel", KERNEL], 1),
+        // Skipped there, and so nothing has passed.
+        (["write-behind", "--kernel", "pinned:6.1"], 125),
+        ([refuses.to_str().unwrap(), "--kernel", KERNEL], 125),
+    ] {
+        let mut args = arguments.to_vec();
+        args.push("--bisect");
+        campaign(&args).end().ended_with(code);
+    }
+    let run = campaign(&["raid1-quick", "--kernel", KERNEL, "--bisect"]);
+    until("a guest", STEP, || {
+        !run.processes("qemu-system-x86_64").is_empty()
+    });
+    run.signal(Signal::INT);
+    run.end().ended_with(255);
+}
+
+#[test]
 fn no_qemu_outlives_a_killed_campaign_and_its_runs_keep_what_they_saw() {
     let mut run = campaign(&["raid1-quick", "--kernel", KERNEL]);
     run.line("1 runs");

@@ -1,0 +1,62 @@
+//! The tables in the docs are what the command prints.
+
+use std::path::Path;
+use std::process::Command;
+
+/// The rows of a table without its last columns, which only a campaign can tell.
+fn rows(text: &str, left_out: usize) -> Vec<String> {
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| ---"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        cells[..cells.len() - left_out].join(" | ")
+    })
+    .collect()
+}
+
+fn holds(file: &str, arguments: &[&str], left_out: usize) {
+    let output = Command::new(env!("CARGO_BIN_EXE_legwatch"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let printed = rows(&String::from_utf8(output.stdout).unwrap(), left_out);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("docs")
+        .join(file);
+    let text = std::fs::read_to_string(path).unwrap();
+    let at = text
+        .find(&printed[0])
+        .unwrap_or_else(|| panic!("docs/{file} has no such table"));
+    let table: String = text[at..]
+        .lines()
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let written = rows(&table, left_out);
+    for row in &printed {
+        assert!(
+            written.contains(row),
+            "docs/{file} lacks what `legwatch {}` prints: {row}",
+            arguments.join(" ")
+        );
+    }
+    for row in &written {
+        assert!(
+            printed.contains(row),
+            "docs/{file} has what `legwatch {}` does not print: {row}",
+            arguments.join(" ")
+        );
+    }
+}
+
+#[test]
+fn the_table_of_scenarios_is_as_printed() {
+    holds("scenarios.md", &["test", "--list=markdown"], 1);
+}
+
+#[test]
+fn the_table_of_the_museums_bugs_is_as_printed() {
+    holds("museum.md", &["test", "--museum", "--list=markdown"], 0);
+}
