@@ -144,7 +144,7 @@ const DM: &[Need] = &[need(
     "the array is a device-mapper device",
 )];
 
-/// Symbols that a menu hides and that [`fragment`] must therefore turn on too.
+/// Symbols that [`fragment`] must turn on too: menus that hide others, what PVH depends on, and the second processor that races need.
 const MENUS: &[&str] = &[
     "MD",
     "BLK_DEV",
@@ -154,6 +154,9 @@ const MENUS: &[&str] = &[
     "PRINTK",
     "SERIAL_8250",
     "TTY",
+    "SMP",
+    "HYPERVISOR_GUEST",
+    "PARAVIRT",
     "PVH",
 ];
 
@@ -184,8 +187,9 @@ pub fn set_names() -> impl Iterator<Item = &'static str> {
 pub fn fragment(sets: &[&str]) -> String {
     let mut text = String::from(
         "# What legwatch needs of a guest's kernel. In a kernel tree:\n\
-         #   make x86_64_defconfig\n\
-         #   ./scripts/kconfig/merge_config.sh .config THIS_FILE\n",
+         #   ./scripts/kconfig/merge_config.sh THIS_FILE              a small kernel, of defaults and this\n\
+         #   make x86_64_defconfig && ./scripts/kconfig/merge_config.sh .config THIS_FILE\n\
+         #   make bzImage modules\n",
     );
     let _ = writeln!(text, "\n# every guest");
     for config in MENUS {

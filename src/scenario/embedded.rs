@@ -70,4 +70,5 @@
     ("raid10-readd", include_str!("../../vm/scenarios/raid10-readd.toml")),
     ("serialize-add-leg", include_str!("../../vm/scenarios/serialize-add-leg.toml")),
     ("suspend-clean", include_str!("../../vm/scenarios/suspend-clean.toml")),
+    ("read-retry-suspend", include_str!("../../vm/scenarios/read-retry-suspend.toml")),
 ]
