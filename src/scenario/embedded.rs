@@ -71,4 +71,6 @@
     ("serialize-add-leg", include_str!("../../vm/scenarios/serialize-add-leg.toml")),
     ("suspend-clean", include_str!("../../vm/scenarios/suspend-clean.toml")),
     ("read-retry-suspend", include_str!("../../vm/scenarios/read-retry-suspend.toml")),
+    ("raid10-nowait-check", include_str!("../../vm/scenarios/raid10-nowait-check.toml")),
+    ("write-behind-neighbours", include_str!("../../vm/scenarios/write-behind-neighbours.toml")),
 ]

@@ -65,17 +65,17 @@ fn told(shell: &[&str], variables: &[(&str, &str)], parts: &[&str]) -> Sub {
 }
 
 fn test_of(command: Sub) -> TestArgs {
-    match command {
-        Sub::Test(args) => args,
-        other => panic!("not `test`: {other:?}"),
-    }
+    let Sub::Test(args) = command else {
+        panic!("not `test`: {command:?}");
+    };
+    args
 }
 
 fn report_of(command: Sub) -> ReportArgs {
-    match command {
-        Sub::Report(args) => args,
-        other => panic!("not `report`: {other:?}"),
-    }
+    let Sub::Report(args) = command else {
+        panic!("not `report`: {command:?}");
+    };
+    args
 }
 
 /// Part K of N, into a folder of its own.
