@@ -73,4 +73,5 @@
     ("read-retry-suspend", include_str!("../../vm/scenarios/read-retry-suspend.toml")),
     ("raid10-nowait-check", include_str!("../../vm/scenarios/raid10-nowait-check.toml")),
     ("write-behind-neighbours", include_str!("../../vm/scenarios/write-behind-neighbours.toml")),
+    ("resync-stale-read", include_str!("../../vm/scenarios/resync-stale-read.toml")),
 ]
