@@ -240,6 +240,15 @@ fn a_resync_that_copies_a_lie_is_injected_and_what_it_forgets_is_not() {
             .sum::<u64>()
     };
     assert_eq!(resync(&verdict, Cause::Injected), 2);
+    // Where nothing decides, what rules did is looked into all the same.
+    let known = verdict.findings.iter().any(|one| one.first_wrong.is_some());
+    let text = render(
+        &legwatch::header::RunHeader::new(1, 1, Vec::new()),
+        &verdict,
+        Style::Plain,
+    );
+    let second = text.lines().nth(1).unwrap();
+    assert!(known && second.starts_with("  first: "), "{text}");
     let verdict = resync_of_a_lie(true);
     assert_eq!(verdict.outcome, Outcome::Findings);
     assert_eq!(

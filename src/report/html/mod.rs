@@ -90,7 +90,7 @@ pub fn render(header: &RunHeader, verdict: &Verdict, picture: &Picture) -> Strin
         "script": SCRIPT,
         "data": embedded(&data(header, verdict, picture)),
         "verdict": text::verdict_line(verdict, Style::Plain),
-        "first": verdict.findings.first().and_then(|finding| finding.first_wrong.as_ref()),
+        "first": text::first_wrong(verdict).map(|(at, first)| json!({ "at": at, "what": first.what })),
         "scenario_name": scenario_name(header),
         "scenario": header.scenario,
         "release": release,

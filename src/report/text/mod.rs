@@ -8,7 +8,7 @@ pub(super) use finding::diff;
 pub use finding::{place, summary};
 pub use style::Style;
 
-use crate::finding::{Cause, Confidence, Finding};
+use crate::finding::{Cause, Confidence, Finding, StoryLine};
 use crate::header::RunHeader;
 use crate::oracle::{Outcome, Verdict};
 
@@ -22,8 +22,8 @@ pub fn render(header: &RunHeader, verdict: &Verdict, style: Style) -> String {
     let mut out = String::new();
     out.push_str(&verdict_line(verdict, style));
     out.push('\n');
-    if let Some(first) = first_wrong(verdict) {
-        line(&mut out, &first);
+    if let Some((_, first)) = first_wrong(verdict) {
+        line(&mut out, &format!("  first: {}", first.what));
     }
     for (at, finding) in verdict.findings.iter().take(LINES_MAX).enumerate() {
         if at < FULL_MAX {
@@ -144,15 +144,17 @@ fn suspects(verdict: &Verdict) -> String {
     }
 }
 
-/// The first wrong request of the first finding that decides, for the second line of the report.
-fn first_wrong(verdict: &Verdict) -> Option<String> {
-    let finding = verdict
+/// The first wrong request: of the first finding that decides and knows it, or where none decides of the first injected one; with the finding's place.
+pub(super) fn first_wrong(verdict: &Verdict) -> Option<(usize, &StoryLine)> {
+    let any_decides = verdict.findings.iter().any(decides);
+    verdict
         .findings
         .iter()
-        .filter(|finding| decides(finding))
-        .min_by_key(|finding| (finding.confidence, finding.first))?;
-    let first = finding.first_wrong.as_ref()?;
-    Some(format!("  first: {}", first.what))
+        .enumerate()
+        .filter(|(_, finding)| decides(finding) == any_decides)
+        .filter_map(|(at, finding)| Some((at, finding, finding.first_wrong.as_ref()?)))
+        .min_by_key(|(_, finding, _)| (finding.confidence, finding.first))
+        .map(|(at, _, first)| (at, first))
 }
 
 /// What a rule caused does not decide.
