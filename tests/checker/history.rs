@@ -176,6 +176,13 @@ impl History {
         history
     }
 
+    /// Drops the events so far, and what evidence would need of them.
+    pub fn forget(&mut self) {
+        self.events.clear();
+        self.contents.clear();
+        self.ranges.clear();
+    }
+
     /// Time passes.
     pub fn wait_us(&mut self, us: u64) {
         self.no += (us / 10).next_multiple_of(STRIDE);
