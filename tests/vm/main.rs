@@ -6,6 +6,7 @@
 mod bisect;
 mod boot;
 mod device;
+mod export;
 mod faults;
 mod harness;
 mod lost;
