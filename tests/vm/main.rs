@@ -15,5 +15,6 @@ mod planted;
 mod refused;
 mod scenarios;
 mod serve;
+mod stacks;
 mod stopped;
 mod suite;
