@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::injected::Injected;
 use super::intents::Book;
 use super::legs::Note;
+use super::rounds::Rounds;
 use super::same_pages::{Announced, Buffer};
 use super::verdict::Coverage;
 use super::world::World;
@@ -54,6 +55,8 @@ pub struct Checker {
     /// Writes that were acknowledged and that a lagging leg had not completed then, with the time of the acknowledgement.
     pub(super) behind: BTreeMap<(super::intents::IntentNo, LegId), u64>,
     pub(super) metadata_seen: EventNo,
+    /// When each array's superblocks were written.
+    pub(super) rounds: BTreeMap<ArrayKey, Rounds>,
     pub(super) wanted: Vec<Wanted>,
     pub(super) evidence: BTreeMap<(LegId, Sector, EventNo), Vec<u8>>,
     pub(super) guest: super::guest::Guest,
@@ -107,6 +110,7 @@ impl Checker {
             lagged: BTreeMap::new(),
             behind: BTreeMap::new(),
             metadata_seen: EventNo(0),
+            rounds: BTreeMap::new(),
             wanted: Vec::new(),
             evidence: BTreeMap::new(),
             guest: super::guest::Guest::default(),

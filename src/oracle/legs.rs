@@ -6,13 +6,14 @@ use super::buf_stable;
 use super::checker::Checker;
 use super::excuse::Excuse;
 use super::intents::{Accept, Book};
+use super::rounds::Rounds;
 use super::same_pages::Points;
 use super::world::{array_range, bit};
 use super::wrong::{Write, Wrong};
 use crate::block::{LegId, Operation, RequestId, SECTOR_BYTES, Sector, SectorRange, Status};
 use crate::event::{Abandoned, Arrived, Completed, Content, Digests, EventNo, Fetched};
 use crate::finding::{Check, Confidence, Wrongness};
-use crate::md::ArrayKey;
+use crate::md::{ArrayKey, Model};
 use crate::shadow::{Ending, Open, State};
 
 /// Where each sector of a request is in guest memory.
@@ -450,7 +451,25 @@ impl Checker {
         }
         let before = self.active_legs();
         let changed = if ok {
-            self.world.md.observe(leg, &self.world.bytes[leg.index()])
+            let events = |md: &Model| {
+                let superblock = md.superblock(leg).ok();
+                superblock.map(|superblock| superblock.events)
+            };
+            let had = events(&self.world.md);
+            let changed = self.world.md.observe(leg, &self.world.bytes[leg.index()]);
+            let superblock = events(&self.world.md) != had;
+            if let Some((array, _)) = self.world.md.of(leg) {
+                let rounds = self.rounds.entry(array.key).or_default();
+                rounds.seen(array.events, superblock, no);
+                if array
+                    .members
+                    .iter()
+                    .any(|one| self.world.md.replaces(one.leg))
+                {
+                    rounds.replacing(no);
+                }
+            }
+            changed
         } else {
             self.world.md.suspect(leg)
         };
@@ -472,10 +491,11 @@ impl Checker {
     fn layout_changed(&mut self, before: &[(ArrayKey, LegId)]) {
         let now = self.active_legs();
         for (key, leg) in before.iter().filter(|one| !now.contains(one)) {
-            for (key, range) in self.wrongs.forgive(*leg, self.metadata_seen) {
+            let seen = self.metadata_seen;
+            let replaced = self.rounds.get(key).and_then(Rounds::replaced_since);
+            for (key, range) in self.wrongs.forgive(*leg, replaced.unwrap_or(seen), seen) {
                 self.excuse(key, range, Excuse::LegFailed);
             }
-            let _same = key;
         }
         for (key, _) in now.iter().filter(|one| !before.contains(one)) {
             if let Some(written) = self.written.get(key) {

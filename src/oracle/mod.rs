@@ -32,6 +32,7 @@ mod map;
 mod moments;
 mod nature;
 mod promise;
+mod rounds;
 mod same_data;
 mod same_pages;
 mod so_far;

@@ -173,11 +173,21 @@ impl Wrongs {
         }
     }
 
-    /// A leg turns out to have failed: what was held against it since `since` is taken back (case 7). Tells the sectors.
-    pub(crate) fn forgive(&mut self, leg: LegId, since: EventNo) -> Vec<(ArrayKey, SectorRange)> {
+    /// A leg turns out to have failed (case 7): what it lacks since `since`, and what else was held against it since `seen`, is taken back. Tells the sectors.
+    pub(crate) fn forgive(
+        &mut self,
+        leg: LegId,
+        since: EventNo,
+        seen: EventNo,
+    ) -> Vec<(ArrayKey, SectorRange)> {
         let mut forgiven = Vec::new();
         let known_decide = self.known_decide;
         self.entries.retain(|wrong| {
+            let lacks = matches!(
+                wrong.check,
+                Check::Stamp | Check::AckAll | Check::AllLegs | Check::DiscardAll
+            );
+            let since = if lacks { since } else { seen };
             let keep = wrong.leg != leg || wrong.at <= since || wrong.check == Check::BufStable;
             if !keep {
                 if is_open(wrong, known_decide)
