@@ -264,6 +264,21 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
     {
         return Err("no [[workload]] step; a scenario that writes nothing shows nothing".into());
     }
+    for (at, boot) in boots.iter().enumerate() {
+        // Which device it is can't be told here: one may have several names.
+        let writes = |step: &Step| matches!(step.action, StepAction::Write(_));
+        let reads = |step: &Step| matches!(step.action, StepAction::ReadBack { .. });
+        let read = boot.steps.iter().position(reads);
+        if let Some(read) = read
+            && !boot.steps[..read].iter().any(writes)
+        {
+            return Err(format!(
+                "boot {}, step `{}`: read_back knows only what a write step of the same boot wrote, and none comes before it; use survey for what an earlier boot wrote",
+                at + 1,
+                boot.steps[read].name
+            ));
+        }
+    }
     let known = |name: &str| Check::LEGS.iter().any(|check| check.name() == name);
     if let Some(name) = file.expect.triggered.iter().find(|name| !known(name)) {
         return Err(format!(

@@ -99,6 +99,11 @@ fn what_makes_no_sense_is_refused_in_words() {
             "2 actions",
         ),
         ("[[workload]]", "[[setup]]", "no [[workload]]"),
+        (
+            "[[workload]]\n",
+            "[[workload]]\nread_back = \"/dev/md0\"\n\n[[workload]]\n",
+            "boot 1, step `",
+        ),
         ("name = \"small\"", "name = ", "line 2, column 8"),
     ];
     for (from, to, expected) in cases {
