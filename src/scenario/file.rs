@@ -348,7 +348,39 @@ impl WriteFile {
             fsync_every: self.fsync_every,
             discard_percent: self.discard_percent,
         };
-        super::check_load(&load)?;
+        check_load(&load)?;
         Ok(load)
     }
+}
+
+/// Whether a load can be what its words say.
+fn check_load(load: &WriteLoad) -> Result<(), String> {
+    if load.writes == 0 {
+        return Err("writes = 0; a workload that writes nothing shows nothing".into());
+    }
+    if !(1..=64).contains(&load.depth) {
+        return Err(format!("depth = {}; use 1 to 64", load.depth));
+    }
+    if !(1..=64).contains(&load.writers) {
+        return Err(format!("writers = {}; use 1 to 64", load.writers));
+    }
+    if load.sizes.is_empty() {
+        return Err("sizes = []; give at least one size in bytes".into());
+    }
+    if let Some(size) = load
+        .sizes
+        .iter()
+        .find(|size| !(512..=1 << 20).contains(*size) || *size % 512 != 0)
+    {
+        return Err(format!(
+            "size {size}; use multiples of 512 from 512 to 1048576 bytes"
+        ));
+    }
+    if load.discard_percent > 100 {
+        return Err(format!(
+            "discard_percent = {}; use 0 to 100",
+            load.discard_percent
+        ));
+    }
+    Ok(())
 }

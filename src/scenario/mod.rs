@@ -4,6 +4,7 @@
 
 pub mod file;
 mod size;
+mod steps;
 
 use std::path::{Path, PathBuf};
 
@@ -16,9 +17,8 @@ use crate::crypt::Key;
 use crate::fault::{self, Rule};
 use crate::finding::Check;
 use crate::header::Expect;
-use crate::mark::AdminAction;
-use crate::plan::{PLAN_VERSION, Plan, Step, StepAction, StepKind, WriteLoad};
-use crate::scenario::file::{BootEnd, GuestFile, LegFile, ScenarioFile, StepFile};
+use crate::plan::{PLAN_VERSION, Plan, Step, StepAction, StepKind};
+use crate::scenario::file::{BootEnd, GuestFile, LegFile, ScenarioFile};
 
 pub use size::{Size, SizeError};
 
@@ -216,7 +216,7 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
             legs.len()
         ));
     }
-    let mut targets = Targets::default();
+    let mut targets = steps::Targets::default();
     let mut boots = Vec::new();
     let first = file::BootFile {
         setup: file.setup,
@@ -264,21 +264,7 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
     {
         return Err("no [[workload]] step; a scenario that writes nothing shows nothing".into());
     }
-    for (at, boot) in boots.iter().enumerate() {
-        // Which device it is can't be told here: one may have several names.
-        let writes = |step: &Step| matches!(step.action, StepAction::Write(_));
-        let reads = |step: &Step| matches!(step.action, StepAction::ReadBack { .. });
-        let read = boot.steps.iter().position(reads);
-        if let Some(read) = read
-            && !boot.steps[..read].iter().any(writes)
-        {
-            return Err(format!(
-                "boot {}, step `{}`: read_back knows only what a write step of the same boot wrote, and none comes before it; use survey for what an earlier boot wrote",
-                at + 1,
-                boot.steps[read].name
-            ));
-        }
-    }
+    steps::check_read_backs(&boots)?;
     let known = |name: &str| Check::LEGS.iter().any(|check| check.name() == name);
     if let Some(name) = file.expect.triggered.iter().find(|name| !known(name)) {
         return Err(format!(
@@ -482,183 +468,6 @@ fn leg_config(name: &str, leg: &LegFile, key: Option<Key>) -> Result<LegConfig, 
         }
     }
     Ok(config)
-}
-
-/// Gives devices their target numbers and writers theirs, over all boots.
-#[derive(Default)]
-struct Targets {
-    devices: Vec<String>,
-    writers: u16,
-}
-
-impl Targets {
-    fn number(&mut self, device: &str) -> u16 {
-        let at = self
-            .devices
-            .iter()
-            .position(|known| known == device)
-            .unwrap_or_else(|| {
-                self.devices.push(device.to_owned());
-                self.devices.len() - 1
-            });
-        u16::try_from(at).expect("a scenario has few devices")
-    }
-
-    fn step(&mut self, kind: StepKind, step: StepFile) -> Result<Step, String> {
-        let StepFile {
-            name,
-            run,
-            write,
-            read_back,
-            survey,
-            quiet,
-            join,
-            md,
-            array,
-            fact,
-            background,
-            timeout_s,
-        } = step;
-        let timeout_s = timeout_s.unwrap_or(STEP_TIMEOUT_S);
-        if timeout_s == 0 {
-            return Err("timeout_s = 0; give it time".into());
-        }
-        let mut actions = Vec::new();
-        if let Some(command) = run {
-            actions.push((
-                command.lines().next().unwrap_or("").to_owned(),
-                StepAction::Shell { command, timeout_s },
-            ));
-        }
-        if let Some(write) = write {
-            let about = format!("{} writes to {}", write.writes, write.device);
-            let target = self.number(&write.device);
-            let first_writer = self.writers;
-            let load = write.load(target, first_writer)?;
-            self.writers = first_writer
-                .checked_add(load.writers)
-                .ok_or("more than 65535 writers in all")?;
-            actions.push((about, StepAction::Write(Box::new(load))));
-        }
-        if let Some(device) = read_back {
-            actions.push((
-                format!("read back {device}"),
-                StepAction::ReadBack { device },
-            ));
-        }
-        if let Some(survey) = survey {
-            let target = self.number(&survey.device);
-            actions.push((
-                format!("survey of {}", survey.device),
-                StepAction::Survey {
-                    device: survey.device,
-                    target,
-                    start: survey.start,
-                    count: survey.count,
-                },
-            ));
-        }
-        if quiet == Some(true) {
-            actions.push(("quiet point".into(), StepAction::Quiet { timeout_s }));
-        }
-        if join == Some(true) {
-            actions.push(("join".into(), StepAction::Join));
-        }
-        if array.is_some() && md.is_none() {
-            return Err("array without md; it names the array that md = … is done to".into());
-        }
-        if let Some(text) = md {
-            let (action, leg) = admin(&text)?;
-            let device = array.unwrap_or_else(|| "/dev/md0".into());
-            actions.push((
-                text,
-                StepAction::Md {
-                    action,
-                    device,
-                    leg,
-                    timeout_s,
-                },
-            ));
-        }
-        if let Some(fact) = fact {
-            actions.push((
-                format!("fact {}", fact.name),
-                StepAction::Fact {
-                    name: fact.name,
-                    path: fact.path,
-                },
-            ));
-        }
-        let count = actions.len();
-        let Some((about, action)) = actions.pop().filter(|_| count == 1) else {
-            return Err(format!(
-                "{count} actions; give it exactly one of run, write, read_back, survey, quiet, join, md, fact"
-            ));
-        };
-        if background && kind == StepKind::Setup {
-            return Err("background = true in a setup step; only workload and check steps run beside others".into());
-        }
-        Ok(Step {
-            kind,
-            name: name.unwrap_or(about),
-            action,
-            background,
-        })
-    }
-}
-
-/// What `md = "…"` says: the action, and the leg's name where it is about one.
-fn admin(text: &str) -> Result<(AdminAction, Option<String>), String> {
-    let mut words = text.split_whitespace();
-    let action = words.next().unwrap_or_default();
-    let action = AdminAction::ALL
-        .into_iter()
-        .find(|one| one.name() == action)
-        .ok_or_else(|| {
-            let all: Vec<&str> = AdminAction::ALL.iter().map(|one| one.name()).collect();
-            format!("md = \"{text}\"; use one of {}", all.join(", "))
-        })?;
-    let leg = words.next().map(str::to_owned);
-    if words.next().is_some() || leg.is_some() != action.of_leg() {
-        let form = if action.of_leg() { " LEG" } else { "" };
-        return Err(format!(
-            "md = \"{text}\"; write it as \"{}{form}\"",
-            action.name()
-        ));
-    }
-    Ok((action, leg))
-}
-
-/// Whether a load can be what its words say.
-fn check_load(load: &WriteLoad) -> Result<(), String> {
-    if load.writes == 0 {
-        return Err("writes = 0; a workload that writes nothing shows nothing".into());
-    }
-    if !(1..=64).contains(&load.depth) {
-        return Err(format!("depth = {}; use 1 to 64", load.depth));
-    }
-    if !(1..=64).contains(&load.writers) {
-        return Err(format!("writers = {}; use 1 to 64", load.writers));
-    }
-    if load.sizes.is_empty() {
-        return Err("sizes = []; give at least one size in bytes".into());
-    }
-    if let Some(size) = load
-        .sizes
-        .iter()
-        .find(|size| !(512..=1 << 20).contains(*size) || *size % 512 != 0)
-    {
-        return Err(format!(
-            "size {size}; use multiples of 512 from 512 to 1048576 bytes"
-        ));
-    }
-    if load.discard_percent > 100 {
-        return Err(format!(
-            "discard_percent = {}; use 0 to 100",
-            load.discard_percent
-        ));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
