@@ -20,7 +20,7 @@ use crate::event::{FrontendChange, What};
 use crate::leg::{Command, Ending, QueueStart};
 use crate::sequence::Tap;
 use crate::virtio::defs::{F_EVENT_IDX, F_FLUSH, F_PROTOCOL_FEATURES, F_RING_PACKED};
-use crate::virtio::inflight::{self, Inflight, InflightError, Layout};
+use crate::virtio::inflight::{self, Inflight, Layout};
 use crate::virtio::packed::FRESH_BASE;
 use crate::virtio::space::{SPACE_BYTES, WRITEBACK_AT, config, features, has};
 use crate::virtio::{Memory, PackedRing, Region, Ring, RingAddresses, RingFault, SplitRing};
@@ -174,8 +174,6 @@ impl Handler {
         let number = u16::try_from(index).unwrap_or(u16::MAX);
         if let Some(inflight) = inflight
             && let Err(error) = ring.track(&inflight, number)
-            // QEMU 10.0.13 asks for a region of 256 entries and starts rings of 1024: such a ring is served as if there were no region.
-            && !matches!(error, InflightError::Room { .. })
         {
             let text = format!("queue {index}: {error}");
             return self.refuse(text, Error::InvalidParam);
@@ -552,10 +550,10 @@ impl VhostUserBackendReqHandlerMut for Handler {
         let VhostUserInflight {
             mmap_size,
             mmap_offset,
-            queue_size,
+            num_queues,
             ..
         } = *inflight;
-        match Inflight::map(&file, mmap_offset, mmap_size, queue_size) {
+        match Inflight::map(&file, mmap_offset, mmap_size, num_queues) {
             Ok(inflight) => {
                 self.inflight = Some(inflight);
                 Ok(())

@@ -13,6 +13,8 @@ use super::memory::{Memory, MemoryError, Region};
 
 /// Every queue's part begins at a multiple of so many bytes.
 const ALIGN: u64 = 64;
+/// The largest ring that QEMU has (`VIRTQUEUE_MAX_SIZE`).
+const RING_SIZE_QEMU: u16 = 1024;
 /// What the region's version field says once it is in use.
 const VERSION: u16 = 1;
 
@@ -81,13 +83,16 @@ impl Layout {
 
 /// Makes an empty region; its size in bytes.
 ///
+/// Each queue has room for [`RING_SIZE_QEMU`] entries at least: QEMU 10.0.13 asks for 256 and, once the guest has reset the device, starts rings of 1024.
+///
 /// # Errors
 /// [`InflightError`], for a shape that can't be, or when the system has no descriptors left.
 pub fn make(layout: Layout, queues: u16, size: u16) -> Result<(File, u64), InflightError> {
     if queues == 0 || size == 0 || u32::from(size) > RING_SIZE_MAX {
         return Err(InflightError::Shape { queues, size });
     }
-    let bytes = layout.bytes(size).saturating_mul(u64::from(queues));
+    let stride = layout.bytes(size.max(RING_SIZE_QEMU));
+    let bytes = stride.saturating_mul(u64::from(queues));
     // SAFETY: a plain system call with a constant name.
     let fd = unsafe { libc::memfd_create(c"legwatch-inflight".as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {
@@ -104,11 +109,12 @@ pub fn make(layout: Layout, queues: u16, size: u16) -> Result<(File, u64), Infli
 pub struct Inflight {
     /// One region, by its offset.
     memory: Arc<Memory>,
-    queue_size: u16,
+    /// Bytes from one queue's part to the next.
+    stride: u64,
 }
 
 impl Inflight {
-    /// Maps a region for rings of `queue_size` entries.
+    /// Maps a region that `queues` queues share in equal parts.
     ///
     /// # Errors
     /// [`InflightError`].
@@ -116,12 +122,15 @@ impl Inflight {
         file: &File,
         offset: u64,
         bytes: u64,
-        queue_size: u16,
+        queues: u16,
     ) -> Result<Inflight, InflightError> {
+        let size = 0;
+        let share = bytes.checked_div(u64::from(queues));
+        let share = share.ok_or(InflightError::Shape { queues, size })?;
         let region = Region::map(file, offset, 0, 0, bytes)?;
         Ok(Inflight {
             memory: Arc::new(Memory::new(vec![Arc::new(region)])?),
-            queue_size,
+            stride: share.saturating_sub(share % ALIGN),
         })
     }
 
@@ -136,10 +145,9 @@ impl Inflight {
         size: u16,
     ) -> Result<Notes, InflightError> {
         let room = InflightError::Room { queue, size };
-        let stride = layout.bytes(self.queue_size);
         let bytes = layout.bytes(size);
-        let at = stride.checked_mul(u64::from(queue));
-        let (Some(at), true) = (at, size <= self.queue_size) else {
+        let at = self.stride.checked_mul(u64::from(queue));
+        let (Some(at), true) = (at, bytes <= self.stride) else {
             return Err(room);
         };
         let place = self.memory.user(at, bytes).ok_or(room)?;

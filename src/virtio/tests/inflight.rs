@@ -129,7 +129,7 @@ proptest! {
         let size = 1u16 << shift;
         let mut side = Side::new(packed, size);
         let (region, bytes) = make(layout(packed), 2, size).unwrap();
-        let inflight = Inflight::map(&region, 0, bytes, size).unwrap();
+        let inflight = Inflight::map(&region, 0, bytes, 2).unwrap();
         let mut ring = side.ring();
         ring.track(&inflight, 1).unwrap();
         // By id: to be taken first after a death, in this order; not taken yet; taken and not given back; given back and not shown; shown.
@@ -185,7 +185,7 @@ proptest! {
         let mut side = Side::new(packed, 8);
         let (region, bytes) = make(layout(packed), 1, 8).unwrap();
         for _ in 0..20 {
-            let inflight = Inflight::map(&region, 0, bytes, 8).unwrap();
+            let inflight = Inflight::map(&region, 0, bytes, 1).unwrap();
             let mut ring = side.ring();
             if ring.track(&inflight, 0).is_ok() {
                 let _offered = side.offer(1);
@@ -219,11 +219,15 @@ fn a_region_that_does_not_fit_is_refused() {
         Err(InflightError::Shape { .. })
     ));
     assert!(matches!(
-        Inflight::map(&region, 0, bytes + 1, 8),
+        Inflight::map(&region, 0, bytes + 1, 1),
         Err(InflightError::Memory(_))
     ));
-    let inflight = Inflight::map(&region, 0, bytes, 8).unwrap();
-    let mut large = Side::new(false, 16).ring();
+    let inflight = Inflight::map(&region, 0, bytes, 1).unwrap();
+    assert!(matches!(
+        Inflight::map(&region, 0, bytes, 0),
+        Err(InflightError::Shape { .. })
+    ));
+    let mut large = Side::new(false, 2048).ring();
     assert!(matches!(
         large.track(&inflight, 0),
         Err(InflightError::Room { .. })
@@ -239,4 +243,12 @@ fn a_region_that_does_not_fit_is_refused() {
         small.track(&inflight, 0),
         Err(InflightError::Other { .. })
     ));
+}
+
+#[test]
+fn a_ring_may_be_larger_than_was_asked_for() {
+    let (region, bytes) = make(Layout::Split, 2, 256).unwrap();
+    let inflight = Inflight::map(&region, 0, bytes, 2).unwrap();
+    let mut ring = Side::new(false, 1024).ring();
+    ring.track(&inflight, 1).unwrap();
 }
