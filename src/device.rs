@@ -125,6 +125,8 @@ struct Leg {
     view: MediumView,
     plain: Plain,
     file: bool,
+    /// The data area that the user declared.
+    declared: Option<SectorRange>,
     /// There once the leg's worker is.
     commander: Option<Commander>,
 }
@@ -174,6 +176,7 @@ impl Device {
                 view: medium.view(),
                 plain: Plain::new(config.crypt.as_ref()),
                 file: matches!(config.medium, MediumConfig::File { .. }),
+                declared: config.data,
                 commander: None,
             });
             let lies = Arc::new(Lies::default());
@@ -314,13 +317,6 @@ impl Device {
         Ok(out)
     }
 
-    /// Sets or forgets the sectors of a leg that hold nothing but data: payloads of writes that are wholly in it are not recorded.
-    pub fn set_data_area(&self, leg: LegId, data: Option<SectorRange>) {
-        if let Some(leg) = self.legs.get(leg.index()) {
-            leg.shared.set_data_area(data);
-        }
-    }
-
     /// Makes a leg larger and tells its frontend, which reads the size again (the guest's block layer then announces it). Whether a frontend
     /// was told: one without a channel for that sees the size when it connects again.
     ///
@@ -358,8 +354,8 @@ impl Device {
         &self.sockets
     }
 
-    /// Records what a file leg holds outside its data area before anything is written: [`What::Initial`], all-zero sectors left out. With no
-    /// data area known, its first 16 MiB and its last 1 MiB. A memory leg is all zeros, and nothing is recorded.
+    /// Records what a file leg holds outside its declared data area before anything is written: [`What::Initial`], all-zero sectors left out.
+    /// With none declared, its first 16 MiB and its last 1 MiB. A memory leg is all zeros, and nothing is recorded.
     ///
     /// # Errors
     /// The medium's own.
@@ -370,7 +366,7 @@ impl Device {
         }
         let end = leg.view.sectors();
         let in_sectors = |bytes: u64| bytes / SECTOR_BYTES as u64;
-        let parts = match leg.shared.data_area() {
+        let parts = match leg.declared {
             Some(data) => [(0, data.start().0.min(end)), (data.end().0.min(end), end)],
             None => {
                 let head = in_sectors(INITIAL_HEAD_BYTES).min(end);

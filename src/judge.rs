@@ -1,6 +1,5 @@
 //! The fold that live runs and recorded ones share: the checker, and what the guest's console says of its kernel.
 
-use crate::block::{LegId, SectorRange};
 use crate::event::{Event, EventNo, GuestEnd, What};
 use crate::finding::{Check, Confidence, Finding, Wrongness};
 use crate::guest_health::{Crash, Meaning, Watcher};
@@ -91,11 +90,6 @@ impl Judge {
     /// Sectors whose content a finding wants to show; see [`Checker::wanted`].
     pub fn wanted(&mut self) -> Vec<Wanted> {
         self.checker.wanted()
-    }
-
-    /// Leg ranges that are known to hold data alone; see [`Checker::data_areas`].
-    pub fn data_areas(&self) -> Vec<(LegId, SectorRange)> {
-        self.checker.data_areas()
     }
 
     /// In short, the first thing that is proven to be wrong so far; see [`Checker::first_proven`].

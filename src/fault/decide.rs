@@ -32,7 +32,7 @@ pub trait Around {
     /// A rule fires now.
     fn fire(&self, rule: u16);
     /// The leg's sectors that the array's data is in, if known.
-    fn data_area(&self, leg: LegId) -> Option<SectorRange>;
+    fn array_on(&self, leg: LegId) -> Option<SectorRange>;
     /// Requests in flight on a leg.
     fn in_flight(&self, leg: LegId) -> u64;
     /// How far another leg is with the twin of a request that is about `range` of `leg`.
@@ -62,7 +62,7 @@ impl Around for Nothing {
         0
     }
     fn fire(&self, _rule: u16) {}
-    fn data_area(&self, _leg: LegId) -> Option<SectorRange> {
+    fn array_on(&self, _leg: LegId) -> Option<SectorRange> {
         None
     }
     fn in_flight(&self, _leg: LegId) -> u64 {
@@ -453,7 +453,7 @@ impl Known {
             return false;
         }
         if let Some(span) = rule.array {
-            let on_leg = around.data_area(seen.request.leg).and_then(|area| {
+            let on_leg = around.array_on(seen.request.leg).and_then(|area| {
                 let start = area.start().checked_add(span.0.start().0)?;
                 SectorRange::new(start, span.0.count())?.intersection(area)
             });

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::areas::Areas;
 use super::command::Ending;
 use super::connection::Connection;
 use super::faults::Faults;
@@ -44,8 +45,8 @@ pub struct Disk {
     look_again: bool,
     /// How content is told.
     pub(super) plain: Plain,
-    data: Option<SectorRange>,
-    data_version: u64,
+    /// Where metadata and data are.
+    pub(super) areas: Areas,
     pub(super) held: BinaryHeap<Reverse<Held>>,
     /// Where a file's payload passes through; sparse, page-aligned, as long as the longest request.
     pub(super) scratch: MemoryMedium,
@@ -156,7 +157,8 @@ impl Disk {
             write_zeroes: config.write_zeroes && !config.read_only,
         };
         shared.set_sectors(limits.sectors);
-        Ok(Disk {
+        let mut disk = Disk {
+            areas: Areas::new(config, limits.sectors),
             rules: LegRules::new(config, shared.id(), faults.seed()),
             faulty: Faulty::new(faults, lies),
             shared,
@@ -166,12 +168,14 @@ impl Disk {
             digests: watch.has(Part::Crc),
             look_again: watch.has(Part::Buffer),
             plain: Plain::new(config.crypt.as_ref()),
-            data: None,
-            data_version: 0,
             held: BinaryHeap::new(),
             scratch: MemoryMedium::new(REQUEST_BYTES_MAX)?,
             losses: losses(),
-        })
+        };
+        if let Medium::File(_) = disk.medium {
+            disk.read_superblock();
+        }
+        Ok(disk)
     }
 
     /// What requests are checked against.
@@ -500,18 +504,6 @@ impl Disk {
         }
     }
 
-    /// Whether the journal gets the payload of a write to `range`.
-    pub(super) fn keeps_payload(&mut self, range: SectorRange) -> bool {
-        if let Some(area) = self.shared.data_area_since(&mut self.data_version) {
-            self.data = area;
-        }
-        match self.record {
-            Record::All => true,
-            Record::Metadata => !self.data.is_some_and(|area| area.covers(range)),
-            Record::None => false,
-        }
-    }
-
     /// Fetches a write's payload and stores it: the number first, then one copy, then the digests of that copy. They go with the event, and
     /// come back as well if they are `wanted` (else: none).
     fn store(&mut self, job: &Job, wanted: bool, tap: &mut Tap) -> (Status, Digests) {
@@ -559,6 +551,7 @@ impl Disk {
             }),
         );
         count(&self.shared.counts().bytes_written, data.bytes());
+        self.stored(range);
         let settled = stored.and_then(|()| self.settle());
         (self.answer(settled, job.number, tap), back)
     }

@@ -414,7 +414,7 @@ impl Faults {
     }
 
     fn on_array(&self, leg: LegId, range: SectorRange) -> Option<SectorRange> {
-        let area = self.data_area(leg)?;
+        let area = self.array_on(leg)?;
         let part = range.intersection(area)?;
         SectorRange::new(
             crate::block::Sector(part.start().0.checked_sub(area.start().0)?),
@@ -503,8 +503,8 @@ impl Around for Faults {
         self.something_happened();
     }
 
-    fn data_area(&self, leg: LegId) -> Option<SectorRange> {
-        lock(&self.parts).get(leg.index())?.shared.data_area()
+    fn array_on(&self, leg: LegId) -> Option<SectorRange> {
+        lock(&self.parts).get(leg.index())?.shared.array()
     }
 
     fn twin(&self, leg: LegId, range: SectorRange, other: LegId) -> Option<TwinIs> {

@@ -27,6 +27,7 @@
     clippy::arithmetic_side_effects
 )]
 
+mod areas;
 mod command;
 mod connection;
 mod control;

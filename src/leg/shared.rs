@@ -21,8 +21,7 @@ pub struct LegShared {
     current: AtomicU64,
     /// Requests that wait for their time.
     held: Mutex<BTreeSet<u64>>,
-    data: Mutex<Option<SectorRange>>,
-    data_version: AtomicU64,
+    array: Mutex<Option<SectorRange>>,
     write_through: AtomicBool,
     writeback: AtomicBool,
     sectors: AtomicU64,
@@ -79,7 +78,7 @@ pub(super) fn count(counter: &AtomicU64, more: u64) {
 
 impl LegShared {
     /// A leg to which nothing has happened yet.
-    pub fn new(id: LegId, name: &str, data: Option<SectorRange>) -> LegShared {
+    pub fn new(id: LegId, name: &str, array: Option<SectorRange>) -> LegShared {
         LegShared {
             id,
             name: name.to_owned(),
@@ -87,8 +86,7 @@ impl LegShared {
             ended: AtomicU64::new(0),
             current: AtomicU64::new(0),
             held: Mutex::default(),
-            data: Mutex::new(data),
-            data_version: AtomicU64::new(1),
+            array: Mutex::new(array),
             write_through: AtomicBool::new(false),
             writeback: AtomicBool::new(true),
             sectors: AtomicU64::new(0),
@@ -134,25 +132,13 @@ impl LegShared {
         &self.name
     }
 
-    /// Sets or forgets the sectors that hold nothing but data. Requests that arrive later see it.
-    pub fn set_data_area(&self, data: Option<SectorRange>) {
-        *lock(&self.data) = data;
-        self.data_version.fetch_add(1, Ordering::Release);
+    pub(super) fn set_array(&self, array: Option<SectorRange>) {
+        *lock(&self.array) = array;
     }
 
-    /// The data area, if it was set since version `seen` was; `seen` is brought up to date.
-    pub(super) fn data_area_since(&self, seen: &mut u64) -> Option<Option<SectorRange>> {
-        let version = self.data_version.load(Ordering::Acquire);
-        if version == *seen {
-            return None;
-        }
-        *seen = version;
-        Some(*lock(&self.data))
-    }
-
-    /// Sectors that hold nothing but data, if known.
-    pub fn data_area(&self) -> Option<SectorRange> {
-        *lock(&self.data)
+    /// The sectors that an array's data is in, from its first one on, as the leg's superblock or the user says it; `None`: neither does.
+    pub fn array(&self) -> Option<SectorRange> {
+        *lock(&self.array)
     }
 
     /// Throws the guest's write-cache switch, which outlives connections.

@@ -161,6 +161,7 @@ impl Disk {
             return Ok(());
         }
         self.medium.write(range, new)?;
+        self.stored(range);
         if let Some((rule, leg, there)) = decision.misdirect {
             self.stay(range, &old, &lies, rule);
             if let Some(part) = self.faulty.faults.part(leg) {

@@ -176,13 +176,24 @@ impl Superblock {
 /// # Errors
 /// [`BadSuperblock`]: the first one that is not [`BadSuperblock::None`], if there is any.
 pub fn find(bytes: &Bytes, part: SectorRange) -> Result<Superblock, BadSuperblock> {
+    find_by(part, |place| bytes.read(place.start(), place.count()))
+}
+
+/// [`find`], with what holds the sectors read by the caller: too few bytes are no superblock.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_by(
+    part: SectorRange,
+    mut read: impl FnMut(SectorRange) -> Vec<u8>,
+) -> Result<Superblock, BadSuperblock> {
     let mut best: Option<Superblock> = None;
     let mut worst = BadSuperblock::None;
     for layout in Layout::ALL {
         let (Some(at), Some(place)) = (layout.position(part.count()), layout.place(part)) else {
             continue;
         };
-        match decode(layout, at, &bytes.read(place.start(), 8), part.count()) {
+        match decode(layout, at, &read(place), part.count()) {
             Ok(found) => {
                 let found = found.shifted(part.start().0);
                 if best.as_ref().is_none_or(|best| best.events < found.events) {

@@ -204,8 +204,8 @@ impl Checker {
         std::mem::take(&mut self.wanted)
     }
 
-    /// Leg ranges that hold array data and never metadata: the device need not record payloads there.
-    pub fn data_areas(&self) -> Vec<(LegId, SectorRange)> {
+    /// Leg ranges that hold array data and never metadata: what they hold need not be known.
+    pub(super) fn data_areas(&self) -> Vec<(LegId, SectorRange)> {
         let mut areas = Vec::new();
         for array in self.world.md.arrays() {
             for member in &array.members {

@@ -483,9 +483,6 @@ impl Watching {
             return Ok(());
         }
         self.told = now;
-        for (leg, area) in self.judge.data_areas() {
-            self.device.set_data_area(leg, Some(area));
-        }
         for (at, stats) in self.device.stats().iter().enumerate() {
             self.live.completed[at] = stats.arrived.saturating_sub(stats.in_flight);
             self.live.in_flight[at] = stats.in_flight;

@@ -35,6 +35,31 @@ fn a_rule_can_wait_for_another_and_for_the_twin() {
 }
 
 #[test]
+fn sectors_of_the_array_are_known_from_the_superblock_before_on() {
+    // 1.0: at the end, and the array's sector 0 is the leg's.
+    let end = (16 << 20) / 512 - 16;
+    for (at, data) in [(8, 2048), (0, 1024), (end, 0)] {
+        let (bench, mut client) = start(
+            "[[fault]]\nlegs = [\"a\"]\non = [\"read\"]\narray = \"3+2\"\ndo = { fail = \"io-error\" }\n",
+        );
+        assert_eq!(client.read((data + 3) * 512, 512).unwrap(), [0; 512]);
+        let block = superblock(at, data, 8192);
+        assert_eq!(client.write(at * 512, &block), 0);
+        for (sector, hit) in [(2, false), (3, true), (4, true), (5, false)] {
+            let got = client.read((data + sector) * 512, 512);
+            assert_eq!(
+                got.is_err(),
+                hit,
+                "superblock at {at}, array sector {sector}"
+            );
+        }
+        assert_eq!(client.write(at * 512, &[0; 4096]), 0);
+        assert!(client.read((data + 3) * 512, 512).is_ok(), "no superblock");
+        assert_eq!(super::end(bench, client).len(), 2);
+    }
+}
+
+#[test]
 fn a_budget_keeps_one_leg_good() {
     let legs = [mib("a"), mib("b")];
     let options = Options {

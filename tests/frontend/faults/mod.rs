@@ -14,7 +14,7 @@ mod model;
 mod power;
 mod time;
 
-use crate::support::{ALL, Bench, Client, pattern};
+use crate::support::{ALL, Bench, Client, pattern, superblock};
 use legwatch::block::{LegId, Sector, SectorRange, Status};
 use legwatch::config::LegConfig;
 use legwatch::device::Options;

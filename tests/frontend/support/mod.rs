@@ -347,3 +347,20 @@ pub(crate) fn pattern(seed: u64, len: usize) -> Vec<u8> {
         .take(len)
         .collect()
 }
+
+/// The 4096 bytes of a superblock at this sector with this data area, all in sectors.
+pub(crate) fn superblock(at: u64, data_offset: u64, size: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 4096];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, &0xa92b_4efc_u32.to_le_bytes());
+    put(4, &1u32.to_le_bytes());
+    put(72, &1u32.to_le_bytes());
+    put(80, &size.to_le_bytes());
+    put(92, &2u32.to_le_bytes());
+    put(128, &data_offset.to_le_bytes());
+    put(144, &at.to_le_bytes());
+    put(220, &2u32.to_le_bytes());
+    let checksum = legwatch::md::superblock::checksum_1(&bytes, 2);
+    bytes[216..220].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
