@@ -1,4 +1,9 @@
-//! Where a leg holds md's metadata and where data: read from its own superblock as soon as one is stored.
+//! Where a leg holds md's metadata and where data: read from its own superblock whenever one may have changed.
+//!
+//! What counts is what the medium holds, not what lies over it: a superblock that a power cut rolled back, or that was discarded, counts no longer;
+//! one that a rule lost still does, as its leg honestly has it.
+
+use smallvec::SmallVec;
 
 use super::disk::Disk;
 use super::faulty::bytes_of;
@@ -9,8 +14,10 @@ use crate::md::{Layout, never_metadata, superblock};
 /// The areas of a leg.
 #[derive(Debug)]
 pub(super) struct Areas {
-    /// The sectors that md was given.
-    part: SectorRange,
+    /// The sectors that md was given, the newest first. A leg that grows has its last superblock where it was until md moves it.
+    parts: SmallVec<[SectorRange; 1]>,
+    /// Whether the user says which part md was given: it does not grow with the leg.
+    fixed: bool,
     /// What the user says of the sectors that hold nothing but data.
     declared: Option<SectorRange>,
     /// Those sectors; payloads of writes that are wholly in them are not recorded.
@@ -23,7 +30,8 @@ impl Areas {
         let whole = SectorRange::new(Sector(0), sectors).unwrap_or_default();
         let part = config.part.and_then(|part| part.intersection(whole));
         Areas {
-            part: part.unwrap_or(whole),
+            parts: SmallVec::from_elem(part.unwrap_or(whole), 1),
+            fixed: part.is_some(),
             declared: config.data,
             data: config.data,
         }
@@ -35,11 +43,11 @@ impl Areas {
 
     /// Whether a superblock may be in `range`, whatever its version.
     fn holds_superblock(&self, range: SectorRange) -> bool {
-        let here = |layout: &Layout| {
-            let place = layout.place(self.part);
-            place.is_some_and(|place| place.intersection(range).is_some())
+        let in_part = |part: &SectorRange| {
+            let mut places = Layout::ALL.iter().filter_map(|layout| layout.place(*part));
+            places.any(|place| place.intersection(range).is_some())
         };
-        !self.among_data(range) && Layout::ALL.iter().any(here)
+        !self.among_data(range) && self.parts.iter().any(in_part)
     }
 }
 
@@ -53,30 +61,49 @@ impl Disk {
         }
     }
 
-    /// A write to `range` was stored. If it may be a superblock, it is read: what the next request finds known of the array depends on the
-    /// requests before it alone, and not on how far the checker is.
-    pub(super) fn stored(&mut self, range: SectorRange) {
+    /// What the medium holds in `range` has changed. If a superblock may be there, it is read: what the next request finds known of the array
+    /// depends on the requests before it alone, and not on how far the checker is.
+    pub(super) fn changed(&mut self, range: SectorRange) {
         if self.areas.holds_superblock(range) {
+            self.read_superblock();
+        }
+    }
+
+    /// The leg has so many sectors now.
+    pub(super) fn areas_grow(&mut self, sectors: u64) {
+        if let Some(whole) = SectorRange::new(Sector(0), sectors)
+            && !self.areas.fixed
+            && self.areas.parts.first() != Some(&whole)
+        {
+            self.areas.parts.insert(0, whole);
             self.read_superblock();
         }
     }
 
     /// Brings the areas up to date.
     pub(super) fn read_superblock(&mut self) {
-        let found = superblock::find_by(self.areas.part, |place| {
+        let read = |place: SectorRange| {
             let mut bytes = vec![0; bytes_of(place)];
             match self.medium.read(place, &mut bytes) {
                 Ok(()) => self.plain.bytes(place.start(), &bytes),
                 // Whoever reads there is told.
                 Err(_) => Vec::new(),
             }
-        });
-        let declared = self.areas.declared;
-        let array = found.ok().map(|superblock| superblock.data());
-        self.areas.data = match array {
-            Some(array) => never_metadata(array, self.limits.sectors),
-            None => declared,
         };
-        self.shared.set_array(array.or(declared));
+        let mut found = self.areas.parts.iter().filter_map(|part| {
+            let found = superblock::find_by(*part, read).ok()?;
+            Some(found.data())
+        });
+        let array = found.next();
+        self.areas.data = match array {
+            // Nowhere may metadata be, whatever size md took the leg for.
+            Some(array) => self
+                .areas
+                .parts
+                .iter()
+                .try_fold(array, |data, part| never_metadata(data, *part)),
+            None => self.areas.declared,
+        };
+        self.shared.set_array(array.or(self.areas.declared));
     }
 }

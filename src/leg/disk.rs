@@ -191,6 +191,7 @@ impl Disk {
         self.medium.grow(sectors)?;
         self.limits.sectors = sectors;
         self.shared.set_sectors(sectors);
+        self.areas_grow(sectors);
         Ok(())
     }
 
@@ -458,6 +459,9 @@ impl Disk {
             .iter()
             .try_for_each(|range| self.medium.zero(*range, unmap))
             .and_then(|()| self.settle());
+        for range in &job.ranges {
+            self.changed(*range);
+        }
         Outcome::plain(self.answer(result, job.number, tap))
     }
 
@@ -551,7 +555,7 @@ impl Disk {
             }),
         );
         count(&self.shared.counts().bytes_written, data.bytes());
-        self.stored(range);
+        self.changed(range);
         let settled = stored.and_then(|()| self.settle());
         (self.answer(settled, job.number, tap), back)
     }

@@ -163,6 +163,7 @@ impl Disk {
         for (start, bytes) in runs {
             let count = (bytes.len() / SECTOR_BYTES) as u64;
             let range = SectorRange::new(start, count).unwrap_or_default();
+            self.changed(range);
             tap.record(What::Lost {
                 leg,
                 start,

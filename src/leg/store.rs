@@ -158,10 +158,11 @@ impl Disk {
                     self.medium.write(one, block)?;
                 }
             }
+            self.changed(range);
             return Ok(());
         }
         self.medium.write(range, new)?;
-        self.stored(range);
+        self.changed(range);
         if let Some((rule, leg, there)) = decision.misdirect {
             self.stay(range, &old, &lies, rule);
             if let Some(part) = self.faulty.faults.part(leg) {

@@ -329,13 +329,13 @@ fn refusal(superblock: &Superblock) -> Option<&'static str> {
     }
 }
 
-/// The part of a data area that certainly never holds metadata, whatever array comes next on the leg: the places of all superblocks, and some
-/// room for a bitmap beside them, are left out. Payloads of writes there need not be recorded.
-pub fn never_metadata(data: SectorRange, leg_sectors: u64) -> Option<SectorRange> {
+/// The part of a data area that certainly never holds metadata, whatever array comes next on what md was given of the leg (`part`): the places of
+/// all superblocks, and some room for a bitmap beside them, are left out. Payloads of writes there need not be recorded.
+pub fn never_metadata(data: SectorRange, part: SectorRange) -> Option<SectorRange> {
     const HEAD: u64 = 128;
     const TAIL: u64 = 512;
-    let start = Sector(data.start().0.max(HEAD));
-    let end = data.end().0.min(leg_sectors.saturating_sub(TAIL));
+    let start = Sector(data.start().0.max(part.start().0.saturating_add(HEAD)));
+    let end = data.end().0.min(part.end().0.saturating_sub(TAIL));
     SectorRange::new(start, end.checked_sub(start.0)?).filter(|range| !range.is_empty())
 }
 

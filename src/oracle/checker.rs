@@ -209,13 +209,8 @@ impl Checker {
         let mut areas = Vec::new();
         for array in self.world.md.arrays() {
             for member in &array.members {
-                let sectors = self
-                    .world
-                    .header
-                    .legs
-                    .get(member.leg.index())
-                    .map_or(0, |head| head.sectors);
-                if let Some(area) = never_metadata(member.data, sectors) {
+                let head = self.world.header.legs.get(member.leg.index());
+                if let Some(area) = head.and_then(|head| never_metadata(member.data, head.part())) {
                     areas.push((member.leg, area));
                 }
             }

@@ -70,13 +70,8 @@ impl Checker {
     /// Keeps payload outside the data area: there it can be metadata.
     pub(super) fn put_bytes(&mut self, leg: LegId, range: SectorRange, payload: &[u8]) {
         let data = self.world.md.of(leg).map(|(_, member)| member.data);
-        let sectors = self
-            .world
-            .header
-            .legs
-            .get(leg.index())
-            .map_or(0, |l| l.sectors);
-        let data = data.and_then(|data| crate::md::never_metadata(data, sectors));
+        let part = self.world.header.legs.get(leg.index()).map(|l| l.part());
+        let data = data.and_then(|data| crate::md::never_metadata(data, part?));
         let bytes = &mut self.world.bytes[leg.index()];
         for (sector, whole) in range.sectors().zip(payload.chunks_exact(SECTOR_BYTES)) {
             if data.is_none_or(|data| !data.contains(sector)) {

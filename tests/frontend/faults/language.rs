@@ -59,6 +59,154 @@ fn sectors_of_the_array_are_known_from_the_superblock_before_on() {
     }
 }
 
+const ON_ARRAY: &str =
+    "[[fault]]\nlegs = [\"a\"]\non = [\"read\"]\narray = \"3+2\"\ndo = { fail = \"io-error\" }\n";
+
+/// Whether a read of array sector 3 meets the rule, with the array's data at `data`.
+fn meets(client: &mut Client, data: u64) -> bool {
+    client.read((data + 3) * 512, 512).is_err()
+}
+
+#[test]
+fn the_array_follows_what_the_medium_holds() {
+    let (bench, mut client) = start(&format!(
+        "{ON_ARRAY}[[fault]]\non = [\"write\"]\nsectors = \"0+24\"\nnth = 3\ndo = {{ tear = {{ keep = \"suffix\", sectors = 8, answer = \"io-error\" }} }}\n\
+         [[fault]]\non = [\"write\"]\nsectors = \"0+24\"\nnth = 4\ndo = \"lose\"\n"
+    ));
+    let block = superblock(8, 2048, 8192);
+    assert_eq!(client.write(8 * 512, &block), 0);
+    assert!(meets(&mut client, 2048));
+    // Discarded.
+    client.queues[0].discard(4096, 4096, 5).unwrap();
+    assert_eq!(client.one(0, "the discard"), 0);
+    assert!(!meets(&mut client, 2048), "discarded");
+    assert_eq!(client.write(8 * 512, &block), 0);
+    assert!(meets(&mut client, 2048));
+    client.queues[0].write_zeroes(4096, 4096, false, 6).unwrap();
+    assert_eq!(client.one(0, "the zeroes"), 0);
+    assert!(!meets(&mut client, 2048), "zeroed");
+    // Torn and not acknowledged: the superblock's part of it was stored.
+    let mut torn = vec![0; 4096];
+    torn.extend(&block);
+    assert_eq!(client.write(0, &torn), EIO);
+    assert!(meets(&mut client, 2048), "torn");
+    // Lost: the leg honestly holds it, so it counts.
+    assert_eq!(client.write(8 * 512, &superblock(8, 1024, 8192)), 0);
+    assert!(
+        meets(&mut client, 1024) && !meets(&mut client, 2048),
+        "lost"
+    );
+    drop(client);
+    bench.stop();
+}
+
+#[test]
+fn a_superblock_counts_when_it_is_stored() {
+    let (bench, mut client) = start(&format!(
+        "{ON_ARRAY}[[fault]]\non = [\"write\"]\nsectors = \"8+8\"\nstage = \"before-store\"\ndo = {{ hold = {{}} }}\n"
+    ));
+    let at = client.memory.addr() as *const u8;
+    client.memory.bytes()[..4096].copy_from_slice(&superblock(8, 2048, 8192));
+    // SAFETY: the buffer is the client's memory.
+    unsafe { client.queues[0].write_raw(4096, at, 4096, 9) }.unwrap();
+    client.kick(0);
+    bench
+        .events
+        .wait("the fetch", |what| matches!(what, What::Fetched(_)));
+    assert!(!meets(&mut client, 2048), "fetched, and not stored");
+    bench.device().faults().release(None).unwrap();
+    assert_eq!(order(&mut client, 1), [9]);
+    assert!(meets(&mut client, 2048));
+    end(bench, client);
+}
+
+#[test]
+fn a_power_cut_that_rolls_a_superblock_back_takes_the_array_with_it() {
+    let mut rolled_back = 0;
+    for seed in 0..16 {
+        let legs = [mib("a")];
+        let rules = format!(
+            "{ON_ARRAY}[[fault]]\non = [\"write\"]\nsectors = \"9999+1\"\ndo = \"power-cut\"\n"
+        );
+        let options = Options {
+            seed,
+            rules: rules_of(&rules, &legs).unwrap(),
+            ..Options::default()
+        };
+        let bench = Bench::with(&legs, &options);
+        bench.device().new_boot(1);
+        let mut client = Client::connect(&bench, "a", 1, ALL);
+        assert_eq!(client.write(8 * 512, &superblock(8, 2048, 8192)), 0);
+        client.queues[0].flush(3).unwrap();
+        assert_eq!(client.one(0, "the flush"), 0);
+        assert_eq!(client.write(8 * 512, &superblock(8, 1024, 8192)), 0);
+        assert!(meets(&mut client, 1024) && !meets(&mut client, 2048));
+        bench.device().faults().cut();
+        drop(client);
+        bench.device().new_boot(2);
+        let mut client = Client::connect(&bench, "a", 1, ALL);
+        // The superblock's 512 bytes are one sector: whole, either way.
+        let old = client.read(8 * 512, 512).unwrap() == superblock(8, 2048, 8192)[..512];
+        assert_eq!(meets(&mut client, 2048), old, "seed {seed}");
+        assert_eq!(meets(&mut client, 1024), !old, "seed {seed}");
+        rolled_back += usize::from(old);
+        drop(client);
+        bench.stop();
+    }
+    assert!((1..16).contains(&rolled_back), "{rolled_back} of 16");
+}
+
+#[test]
+fn an_array_on_a_part_and_on_a_leg_that_grows_is_found() {
+    // A part: an array of version 1.0, whose data begins where the part does, is followed by one of 1.2, whose superblock lies amid that data.
+    let mut leg = mib("a");
+    leg.part = SectorRange::new(Sector(2048), 16_384);
+    let options = Options {
+        rules: rules_of(ON_ARRAY, &[leg.clone()]).unwrap(),
+        ..Options::default()
+    };
+    let bench = Bench::with(&[leg], &options);
+    let mut client = Client::connect(&bench, "a", 1, ALL);
+    let last = 16_384 - 16;
+    assert_eq!(
+        client.write((2048 + last) * 512, &superblock(last, 0, 8192)),
+        0
+    );
+    assert!(meets(&mut client, 2048));
+    let mut newer = superblock(8, 1024, 8192);
+    newer[200..208].copy_from_slice(&9u64.to_le_bytes());
+    let checksum = legwatch::md::superblock::checksum_1(&newer, 2);
+    newer[216..220].copy_from_slice(&checksum.to_le_bytes());
+    assert_eq!(client.write((2048 + 8) * 512, &newer), 0);
+    assert!(meets(&mut client, 2048 + 1024) && !meets(&mut client, 2048));
+    drop(client);
+    bench.stop();
+
+    // A leg that grows: version 1.0 lies at its old end until md writes it at the new one.
+    let (bench, mut client) = start(ON_ARRAY);
+    let end = (16 << 20) / 512;
+    assert_eq!(
+        client.write((end - 16) * 512, &superblock(end - 16, 0, 8192)),
+        0
+    );
+    assert!(meets(&mut client, 0));
+    let grown = 2 * end;
+    bench.device().resize(LegId(0), grown).unwrap();
+    assert!(meets(&mut client, 0), "still at the old end");
+    drop(client);
+    let mut client = Client::connect(&bench, "a", 1, ALL);
+    assert_eq!(
+        client.write((grown - 16) * 512, &superblock(grown - 16, 0, 8192)),
+        0
+    );
+    assert_eq!(client.write((end - 16) * 512, &[0; 4096]), 0);
+    assert!(meets(&mut client, 0), "at the new end");
+    assert_eq!(client.write((grown - 16) * 512, &[0; 4096]), 0);
+    assert!(!meets(&mut client, 0), "nowhere");
+    drop(client);
+    bench.stop();
+}
+
 #[test]
 fn a_budget_keeps_one_leg_good() {
     let legs = [mib("a"), mib("b")];
