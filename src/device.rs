@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::block::{LEGS_MAX, LegId, RequestId, SECTOR_BYTES, Sector, SectorRange};
 use crate::config::{LegConfig, MediumConfig, Record};
 use crate::event::What;
-use crate::fault::Rule;
+use crate::fault::{COMPILED_IN, Rule};
 use crate::leg::{
     Bell, Command, Commander, Connection, Control, ControlShared, Disk, Faults, Lane, LegParts,
     LegShared, LegStats, Plain, Rest, Role, Worker,
@@ -155,6 +155,10 @@ impl Device {
         sequence: &Sequence,
     ) -> Result<Device, StartError> {
         check(legs)?;
+        if !COMPILED_IN && !options.rules.is_empty() {
+            let why = "this build is for the benchmark and can inject nothing; build it without bench-no-faults";
+            return Err(StartError::Config(why.into()));
+        }
         let faults = Arc::new(Faults::new(
             options.seed,
             legs.iter().map(|leg| leg.name.clone()).collect(),

@@ -160,7 +160,13 @@ impl Serving {
                 let (rule, _) = scenario::rules_and_lines(&format!(
                     "[[fault]]\nname = {name:?}\nlegs = [{leg:?}]\ndo = {{ hold = {{}} }}\n"
                 ))?;
-                added = faults.add(rule, &self.legs).map_err(|(_, why)| why)?;
+                let of_leg = |why: String| match why.split_once("`: ") {
+                    Some((_, why)) => why.to_owned(),
+                    None => why,
+                };
+                added = faults
+                    .add(rule, &self.legs)
+                    .map_err(|(_, why)| of_leg(why))?;
                 format!("requests to leg {leg} are held; release lets them go")
             }
             Request::Release { rule } => {
@@ -183,6 +189,9 @@ impl Serving {
                 format!("mark {name}")
             }
             Request::Cut => {
+                if faults.is_cut() {
+                    return Err("the power is off already".into());
+                }
                 faults.cut();
                 "the power is cut; end the guest, then say power-on (run does both itself)".into()
             }

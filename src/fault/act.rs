@@ -50,6 +50,7 @@ impl Known {
                     mark: hold.until_mark.clone(),
                     rule: self.until_rule.map(|rule| (rule, around.fired(rule))),
                     by: number,
+                    released: around.releases(number),
                 };
                 decision.wait_most = hold.at_most_ms.map(|ms| Duration::from_millis(ms.into()));
                 decision.late_fetch |= early;

@@ -115,7 +115,7 @@ fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(),
     }
     for (key, span) in [("sectors", rule.sectors), ("array sectors", rule.array)] {
         if let Some(span) = span
-            && ends_before(&targets, span.0.start().0)
+            && ends_before(&targets, rules, span.0.start().0)
         {
             return Err(format!(
                 "{key} {} are past the end of every leg: it can inject nothing",
@@ -127,6 +127,9 @@ fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(),
         refers(rule, rules, &after.rule, "after")?;
         if after.times == 0 {
             return Err("after.times = 0 is no condition; leave it out".into());
+        }
+        if let Some(other) = rules.iter().find(|other| other.name == after.rule) {
+            follows(rule, other, after.times, legs.len())?;
         }
     }
     if let Some(twin) = &rule.twin {
@@ -191,6 +194,31 @@ fn refers(rule: &Rule, rules: &[Rule], name: &str, key: &str) -> Result<(), Stri
     Ok(())
 }
 
+/// Whether another rule can have fired so often when this one is to.
+fn follows(rule: &Rule, other: &Rule, times: u64, legs: usize) -> Result<(), String> {
+    let legs = match other.legs.len() {
+        0 => legs,
+        some => some,
+    };
+    let each = other.nth.map(|_| 1).or(other.at_most);
+    let most = each.map(|each| each.saturating_mul(legs as u64));
+    if let Some(most) = most.filter(|most| times > *most) {
+        return Err(format!(
+            "after: `{}` fires {most} times at most, never {times}: it can inject nothing",
+            other.name
+        ));
+    }
+    if let (Some(first), Some(last)) = (other.boots.iter().min(), rule.boots.iter().max())
+        && first > last
+    {
+        return Err(format!(
+            "after: `{}` fires in boot {first} at the earliest, and this rule is over with boot {last}: it can inject nothing",
+            other.name
+        ));
+    }
+    Ok(())
+}
+
 fn counts(rule: &Rule) -> Result<(), String> {
     let zero = |value: Option<u64>, key: &str| match value {
         Some(0) => Err(format!("{key} = 0: it can inject nothing")),
@@ -223,6 +251,17 @@ fn counts(rule: &Rule) -> Result<(), String> {
         "from_request and to_request",
     )?;
     empty(rule.from_ms, rule.to_ms, "from_ms and to_ms")?;
+    if let Some(to) = rule.to_request {
+        let from = rule.from_request.unwrap_or(1).max(1);
+        let room = to.saturating_sub(from).saturating_add(1);
+        for (key, wanted) in [("nth", rule.nth), ("every", rule.every)] {
+            if let Some(wanted) = wanted.filter(|wanted| *wanted > room) {
+                return Err(format!(
+                    "{key} = {wanted}, and requests {from} to {to} are {room}: it can inject nothing"
+                ));
+            }
+        }
+    }
     if rule.from_mark.is_some() && rule.from_mark == rule.to_mark {
         return Err("from_mark and to_mark are the same: it can inject nothing".into());
     }
@@ -283,7 +322,7 @@ fn action<'a>(
                 );
             }
             if let Some(from) = corrupt.from_sector
-                && ends_before(targets, from)
+                && ends_before(targets, rules, from)
             {
                 return Err(format!(
                     "from_sector = {from} is past the end of every leg: it can inject nothing"
@@ -310,7 +349,7 @@ fn action<'a>(
                 None => targets.to_vec(),
             };
             if let Some(sector) = to.to_sector
-                && ends_before(&there, sector)
+                && ends_before(&there, rules, sector)
             {
                 return Err(format!(
                     "to_sector = {sector} is past the end of the leg that it is about: it can inject nothing"
@@ -386,10 +425,20 @@ fn size(leg: &&LegConfig) -> Option<u64> {
     }
 }
 
-/// Whether every leg ends before this sector, as far as sizes are known.
-fn ends_before(legs: &[&LegConfig], sector: u64) -> bool {
+/// Whether every leg ends before this sector, as far as sizes are known, with what rules make them grow to.
+fn ends_before(legs: &[&LegConfig], rules: &[Rule], sector: u64) -> bool {
+    let grown = |leg: &LegConfig| {
+        let of_leg = |rule: &&Rule| rule.legs.is_empty() || rule.legs.contains(&leg.name);
+        let mut most = 0;
+        for rule in rules.iter().filter(of_leg) {
+            if let Do::Resize(resize) = &rule.action {
+                most = most.max(resize.sectors);
+            }
+        }
+        most
+    };
     legs.iter()
-        .all(|leg| size(leg).is_some_and(|size| sector >= size))
+        .all(|leg| size(leg).is_some_and(|size| sector >= size.max(grown(leg))))
 }
 
 /// Whether the leg's configuration lets a frontend ask for this.
@@ -401,6 +450,57 @@ fn offers(leg: &LegConfig, op: Op) -> bool {
         Op::Discard => leg.discard && !leg.read_only,
         Op::WriteZeroes => leg.write_zeroes && !leg.read_only,
     }
+}
+
+/// Whether the rules make sense where nobody can set marks, release what is held or cut the power by hand: `steps` are the steps' names of every
+/// boot.
+///
+/// # Errors
+/// As for [`check`].
+pub fn check_alone(rules: &[Rule], steps: &[Vec<String>]) -> Result<(), (usize, String)> {
+    const BY_HAND: &str = "or do it by hand, with --control and `legwatch ctl`";
+    let is_step = |name: &String| steps.iter().any(|names| names.contains(name));
+    let cuts = rules.iter().any(|rule| matches!(rule.action, Do::PowerCut));
+    for (at, rule) in rules.iter().enumerate() {
+        let wrong = |why: String| Err((at, format!("fault `{}`: {why}; {BY_HAND}", rule.name)));
+        if let Some(mark) = rule.from_mark.as_ref().filter(|mark| !is_step(mark)) {
+            return wrong(format!(
+                "from_mark: no step is called `{mark}`, so nothing sets it, and the rule can inject nothing: name a step"
+            ));
+        }
+        if let Some(mark) = rule.to_mark.as_ref().filter(|mark| !is_step(mark)) {
+            return wrong(format!(
+                "to_mark: no step is called `{mark}`, so nothing sets it, and the rule never ends: name a step, or leave it out"
+            ));
+        }
+        // Marks stay set: a step of an earlier boot will do.
+        if let (Some(mark), Some(last)) = (&rule.from_mark, rule.boots.iter().max())
+            && let Some(first) = steps.iter().position(|names| names.contains(mark))
+            && u32::try_from(first).is_ok_and(|first| first >= *last)
+        {
+            return wrong(format!(
+                "from_mark: step `{mark}` begins in boot {} at the earliest, and the rule is over with boot {last}: it can inject nothing",
+                first.saturating_add(1)
+            ));
+        }
+        if rule.action == Do::FlushLie && !cuts {
+            return wrong(
+                "what a lying flush did not make durable is missed after a power cut alone, and no rule cuts the power: it can inject nothing; add one"
+                    .into(),
+            );
+        }
+        if let Do::Hold(hold) = &rule.action
+            && hold.at_most_ms.is_none()
+            && hold.until_rule.is_none()
+            && !hold.until_mark.as_ref().is_some_and(is_step)
+        {
+            return wrong(
+                "nothing releases what it holds: give hold the name of a step (until_mark), until_rule or at_most_ms, or say never-answer"
+                    .into(),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Whether the boots and steps that rules speak of are there: `steps` are the steps' names of every boot.

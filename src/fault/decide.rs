@@ -29,6 +29,8 @@ pub trait Around {
     fn runs(&self, step: &str) -> bool;
     /// How often a rule has fired on all legs.
     fn fired(&self, rule: u16) -> u64;
+    /// How often a hand has released what a rule holds.
+    fn releases(&self, rule: u16) -> u64;
     /// A rule fires now.
     fn fire(&self, rule: u16);
     /// The leg's sectors that the array's data is in, if known.
@@ -59,6 +61,9 @@ impl Around for Nothing {
         false
     }
     fn fired(&self, _rule: u16) -> u64 {
+        0
+    }
+    fn releases(&self, _rule: u16) -> u64 {
         0
     }
     fn fire(&self, _rule: u16) {}
@@ -146,6 +151,8 @@ pub enum Wait {
         rule: Option<(u16, u64)>,
         /// The rule that holds it, for a hand to name.
         by: u16,
+        /// How often a hand had released what it holds: whoever sees the decision may release at once.
+        released: u64,
     },
     /// The ends of so many other requests.
     Behind(u64),
@@ -268,10 +275,11 @@ impl LegRules {
         self.read_only = self.read_only.filter(gone);
     }
 
-    /// Ends what rules made last for ever.
-    pub fn heal(&mut self) {
-        self.dead = None;
-        self.read_only = None;
+    /// Ends what rules, or this one, made last for ever.
+    pub fn heal(&mut self, rule: Option<u16>) {
+        let others = |by: &u16| rule.is_some_and(|rule| rule != *by);
+        self.dead = self.dead.filter(others);
+        self.read_only = self.read_only.filter(others);
     }
 
     /// Whether no request can be hit.
@@ -323,8 +331,12 @@ impl LegRules {
             }
             let number = known.number;
             let whole = [SectorRange::new(Sector(0), seen.sectors).unwrap_or_default()];
-            let for_ever = matches!(known.rule.action, Do::Dead | Do::ReadOnly);
-            let damaged: &[SectorRange] = if for_ever { &whole } else { seen.ranges };
+            // What hits one request, and takes the leg.
+            let all = matches!(
+                known.rule.action,
+                Do::Dead | Do::ReadOnly | Do::Unplug(_) | Do::FlushLie
+            );
+            let damaged: &[SectorRange] = if all { &whole } else { seen.ranges };
             if known.rule.damages() && !around.may_damage(seen.request.leg, damaged) {
                 decision.hit(seen, number, Action::Withheld);
                 continue;

@@ -13,6 +13,9 @@
 //! adding a rule does not shift another's choices. Counting matches (`nth`, `every`, `at_most`) goes by leg as well. Only `after`, `twin`, `beside`,
 //! `during`, marks and times look beyond the leg; they depend on the order in which things happened, which the journal has.
 
+/// Whether this build can inject anything. All can, but the one that the benchmark compares with.
+pub const COMPILED_IN: bool = !cfg!(feature = "bench-no-faults");
+
 mod act;
 mod chance;
 mod check;
@@ -21,7 +24,7 @@ mod decide;
 mod rule;
 
 pub use chance::chance;
-pub use check::{check, check_steps, name_all, needs_qemu, no_qemu};
+pub use check::{check, check_alone, check_steps, name_all, needs_qemu, no_qemu};
 pub use damage::damage;
 pub use decide::{
     Around, Chance, Decision, LEG_DELAY, LEG_LATE_FETCH, LEG_WRITE_DELAY, LegRules, Nothing, Seen,

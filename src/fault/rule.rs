@@ -524,6 +524,7 @@ impl Rule {
             | Do::Stale(_)
             | Do::ReadOnly
             | Do::BadSectors
+            | Do::FlushLie
             | Do::Unplug(_)
             | Do::Dead => true,
             Do::NeverAnswer
@@ -532,7 +533,6 @@ impl Rule {
             | Do::Reorder(_)
             | Do::LateFetch
             | Do::SplitFetch(_)
-            | Do::FlushLie
             | Do::Stall(_)
             | Do::PowerCut
             | Do::Disconnect(_)

@@ -110,6 +110,83 @@ fn counts_are_of_matches() {
     assert_eq!(with(|r| r.from_mark = Some("m".into())), [0u64; 0]);
 }
 
+/// A world of one boot, one time, one mark, one step.
+struct Around1 {
+    boot: u32,
+    ms: u64,
+    mark: &'static str,
+    step: &'static str,
+}
+
+impl Around for Around1 {
+    fn boot(&self) -> u32 {
+        self.boot
+    }
+    fn elapsed_ms(&self) -> u64 {
+        self.ms
+    }
+    fn marked(&self, mark: &str) -> bool {
+        mark == self.mark
+    }
+    fn runs(&self, step: &str) -> bool {
+        step == self.step
+    }
+    fn fired(&self, _rule: u16) -> u64 {
+        0
+    }
+    fn releases(&self, _rule: u16) -> u64 {
+        0
+    }
+    fn fire(&self, _rule: u16) {}
+    fn array_on(&self, _leg: LegId) -> Option<SectorRange> {
+        None
+    }
+    fn in_flight(&self, _leg: LegId) -> u64 {
+        0
+    }
+    fn twin(&self, _leg: LegId, _range: SectorRange, _other: LegId) -> Option<TwinIs> {
+        None
+    }
+    fn may_damage(&self, _leg: LegId, _ranges: &[SectorRange]) -> bool {
+        true
+    }
+}
+
+#[test]
+fn boots_times_marks_and_steps_are_those_of_now() {
+    let now = Around1 {
+        boot: 2,
+        ms: 50,
+        mark: "m",
+        step: "s",
+    };
+    let some = |word: &str| Some(word.to_owned());
+    let with = |change: &dyn Fn(&mut Rule)| {
+        let mut one = named("x", Do::Fail(Answer::IoError));
+        change(&mut one);
+        let range = SectorRange::new(Sector(8), 16).unwrap();
+        let seen = Seen {
+            request: RequestId {
+                leg: LegId(0),
+                number: 1,
+            },
+            operation: Operation::Write,
+            ranges: &[range],
+            in_flight: 3,
+            sectors: 2048,
+        };
+        let decision = leg_rules(0, 1, &[one]).decide(&seen, &now);
+        decision.fail.is_some()
+    };
+    assert!(with(&|r| r.boots = vec![1, 2]) && !with(&|r| r.boots = vec![1, 3]));
+    assert!(with(&|r| r.from_ms = Some(50)) && !with(&|r| r.from_ms = Some(51)));
+    assert!(with(&|r| r.to_ms = Some(50)) && !with(&|r| r.to_ms = Some(49)));
+    assert!(with(&|r| r.from_mark = some("m")) && !with(&|r| r.from_mark = some("n")));
+    assert!(with(&|r| r.to_mark = some("n")) && !with(&|r| r.to_mark = some("m")));
+    assert!(with(&|r| r.during = some("s")) && !with(&|r| r.during = some("t")));
+    assert!(with(&|r| r.depth = Some(3)) && !with(&|r| r.depth = Some(4)));
+}
+
 #[test]
 fn the_dead_stay_dead_until_they_are_healed() {
     let mut dead = named("dead", Do::Dead);
@@ -120,7 +197,9 @@ fn the_dead_stay_dead_until_they_are_healed() {
     assert!(!fails(&mut rules, 1));
     assert!(fails(&mut rules, 2));
     assert!(fails(&mut rules, 3));
-    rules.heal();
+    rules.heal(Some(1));
+    assert!(fails(&mut rules, 3), "another rule's");
+    rules.heal(Some(0));
     assert!(!fails(&mut rules, 4));
     let mut rules = leg_rules(0, 1, &[named("ro", Do::ReadOnly)]);
     assert!(fails(&mut rules, 1), "the request that it hit");
@@ -185,8 +264,13 @@ fn what_makes_no_sense_is_refused_in_words() {
         LegConfig::memory("b", 1 << 20),
     ];
     let check = |text: &str| crate::scenario::rules_of(text, &legs).unwrap_err();
+    let past = "[[fault]]\nsectors = \"2048+8\"\ndo = \"lose\"\n";
+    assert!(check(past).contains("past the end of every leg"));
+    let grows = "[[fault]]\nlegs = [\"b\"]\ndo = { resize = { sectors = 4096 } }\n";
+    crate::scenario::rules_of(&format!("{past}{grows}"), &legs).unwrap();
     for (text, expected) in [
-        ("do = \"explode\"", "unknown variant"),
+        ("do = \"explode\"", "line 2, column 6: unknown variant"),
+        ("do = \"tear\"", "line 2, column 6: it can't stand alone"),
         (
             "legs = [\"c\"]\ndo = \"lose\"",
             "line 1: fault `lose`: unknown leg `c`; the legs are a, b",
@@ -265,6 +349,26 @@ fn what_makes_no_sense_is_refused_in_words() {
             "at_most_ms = 0",
         ),
         ("depth = 0\ndo = \"dead\"", "depth = 0 is no condition"),
+        (
+            "nth = 9\nfrom_request = 3\nto_request = 10\ndo = \"dead\"",
+            "nth = 9, and requests 3 to 10 are 8: it can inject nothing",
+        ),
+        (
+            "every = 6\nto_request = 5\ndo = \"dead\"",
+            "every = 6, and requests 1 to 5 are 5",
+        ),
+        (
+            "after = { rule = \"x\", times = 3 }\ndo = \"dead\"\n[[fault]]\nname = \"x\"\nnth = 7\ndo = \"lose\"",
+            "after: `x` fires 2 times at most, never 3",
+        ),
+        (
+            "after = { rule = \"x\", times = 5 }\ndo = \"dead\"\n[[fault]]\nname = \"x\"\nlegs = [\"a\"]\nat_most = 4\ndo = \"lose\"",
+            "after: `x` fires 4 times at most, never 5",
+        ),
+        (
+            "boots = [1]\nafter = { rule = \"x\" }\ndo = \"dead\"\n[[fault]]\nname = \"x\"\nboots = [2]\ndo = \"lose\"",
+            "after: `x` fires in boot 2 at the earliest, and this rule is over with boot 1",
+        ),
     ] {
         let text = format!("[[fault]]\n{text}\n");
         let message = check(&text).replace("`own` leg", "own leg");

@@ -24,7 +24,7 @@ use crate::config::{LegConfig, Record};
 use crate::event::{
     Abandoned, Arrived, Completed, Content, Digests, Fetched, FrontendChange, What,
 };
-use crate::fault::LegRules;
+use crate::fault::{COMPILED_IN, LegRules};
 use crate::medium::{Lies, Medium, MemoryMedium};
 use crate::sequence::Tap;
 use crate::virtio::defs::{ID_BYTES, REQUEST_BYTES_MAX};
@@ -374,6 +374,7 @@ impl Disk {
         }
         if job.operation == Operation::Write
             && let Some(range) = job.ranges.first()
+            && COMPILED_IN
             && self.faulty.twins
         {
             let leg = self.shared.id();
@@ -382,6 +383,20 @@ impl Disk {
                 .write_ended(leg, *range, Some(outcome.status));
         }
         let no = tap.number();
+        if COMPILED_IN && self.faulty.volatile.is_some() && self.faulty.faults.is_cut() {
+            // The power went between the look at it and this number, which is later than the cut's: it is not answered.
+            let applied = outcome.status == Status::Ok;
+            tap.push(
+                no,
+                What::Abandoned(Abandoned {
+                    request: self.id(job.number),
+                    applied,
+                }),
+            );
+            job.pending.abandon();
+            self.shared.end();
+            return;
+        }
         tap.push(
             no,
             What::Completed(Completed {
@@ -398,7 +413,7 @@ impl Disk {
 
     /// Everything that is left to do before the answer.
     pub(super) fn work(&mut self, job: &mut Job, tap: &mut Tap) -> Outcome {
-        if let Some(fate) = job.fate.take() {
+        if COMPILED_IN && let Some(fate) = job.fate.take() {
             return self.work_faulty(job, *fate, tap);
         }
         self.work_honest(job, tap)

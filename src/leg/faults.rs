@@ -55,7 +55,8 @@ struct Inner {
     steps: Vec<Vec<String>>,
     released: BTreeMap<u16, u64>,
     released_all: u64,
-    healed: u64,
+    /// What was healed, in order: a leg's place, or all; a rule's lies, or all.
+    healed: Vec<(Option<usize>, Option<u16>)>,
     /// For every sector at least so many legs must stay good.
     good_legs: u8,
     damaged: Vec<RangeSet>,
@@ -210,9 +211,12 @@ impl Faults {
         }
     }
 
-    /// How often "heal" was said.
-    pub(super) fn healed(&self) -> u64 {
-        lock(&self.inner).healed
+    /// What was healed of a leg after the first `seen` heals, each time a rule or all of them; and how many heals there were.
+    pub(super) fn healed(&self, leg: LegId, seen: usize) -> (Vec<Option<u16>>, usize) {
+        let inner = lock(&self.inner);
+        let new = inner.healed.iter().skip(seen);
+        let ours = new.filter(|(of, _)| of.is_none_or(|of| of == leg.index()));
+        (ours.map(|(_, rule)| *rule).collect(), inner.healed.len())
     }
 
     /// The steps' names of every boot, so that rules can speak of them.
@@ -273,13 +277,18 @@ impl Faults {
     /// Releases what a rule holds, or what all rules hold.
     ///
     /// # Errors
-    /// If there is no such rule.
+    /// If there is no such rule, or it holds nothing.
     pub fn release(&self, rule: Option<&str>) -> Result<(), String> {
         let mut inner = lock(&self.inner);
         match rule {
             None => inner.released_all = inner.released_all.saturating_add(1),
             Some(name) => {
                 let number = number_of(&inner, name)?;
+                let held = inner.rules.get(usize::from(number)).map(|e| &e.rule.action);
+                if let Some(action) = held.filter(|action| !matches!(action, Do::Hold(_))) {
+                    let what = action.name();
+                    return Err(format!("rule `{name}` holds nothing: it is {what}"));
+                }
                 let count = inner.released.entry(number).or_default();
                 *count = count.saturating_add(1);
             }
@@ -289,11 +298,10 @@ impl Faults {
         Ok(())
     }
 
-    /// How often a hand has released what a rule holds.
-    pub(super) fn releases(&self, rule: u16) -> u64 {
+    /// Whether a rule was taken away: nobody can release what it holds any more.
+    pub(super) fn is_gone(&self, rule: u16) -> bool {
         let inner = lock(&self.inner);
-        let own = inner.released.get(&rule).copied().unwrap_or(0);
-        own.saturating_add(inner.released_all)
+        inner.rules.get(usize::from(rule)).is_none_or(|e| e.gone)
     }
 
     /// Adds rules, which are checked together with those that there are.
@@ -335,7 +343,7 @@ impl Faults {
         Ok(names)
     }
 
-    /// Takes a rule away; its lies stay until they are healed.
+    /// Takes a rule away. What it holds goes on; its lies stay until they are healed.
     ///
     /// # Errors
     /// If there is no such rule.
@@ -350,7 +358,8 @@ impl Faults {
         Ok(())
     }
 
-    /// Lifts lies: all, or those of a leg, of a rule. Legs that rules made dead or read-only live again. Returns the sectors that were healed.
+    /// Lifts lies: all, or those of a leg, of a rule. Legs that these rules made dead or read-only live again. Returns the sectors that were
+    /// healed.
     ///
     /// # Errors
     /// If there is no such leg or rule.
@@ -373,14 +382,15 @@ impl Faults {
         for (at, part) in parts.iter().enumerate() {
             if chosen.is_none_or(|chosen| chosen == at) {
                 healed = healed.saturating_add(part.lies.with(|lies| lies.heal(number)));
-                if let Some(damaged) = lock(&self.inner).damaged.get_mut(at) {
+                // What other rules have damaged is damaged still.
+                if rule.is_none()
+                    && let Some(damaged) = lock(&self.inner).damaged.get_mut(at)
+                {
                     *damaged = RangeSet::default();
                 }
             }
         }
-        let mut inner = lock(&self.inner);
-        inner.healed = inner.healed.saturating_add(1);
-        drop(inner);
+        lock(&self.inner).healed.push((chosen, number));
         self.changed();
         Ok(healed)
     }
@@ -494,6 +504,12 @@ impl Around for Faults {
     fn fired(&self, rule: u16) -> u64 {
         let inner = lock(&self.inner);
         inner.rules.get(usize::from(rule)).map_or(0, |e| e.fired)
+    }
+
+    fn releases(&self, rule: u16) -> u64 {
+        let inner = lock(&self.inner);
+        let own = inner.released.get(&rule).copied().unwrap_or(0);
+        own.saturating_add(inner.released_all)
     }
 
     fn fire(&self, rule: u16) {

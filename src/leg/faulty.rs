@@ -12,7 +12,7 @@ use super::worker::Queue;
 use crate::block::{Operation, RequestId, SECTOR_BYTES, Sector, SectorRange, Status, to_usize};
 use crate::clock;
 use crate::event::{Action, Content, Decided, Digests, FrontendChange, What};
-use crate::fault::{Decision, Seen, Stage, Wait, chance, damage};
+use crate::fault::{COMPILED_IN, Decision, Seen, Stage, Wait, chance, damage};
 use crate::medium::{Kept, Lies, Volatile};
 use crate::sequence::Tap;
 use crate::shadow::RangeSet;
@@ -29,7 +29,8 @@ pub(super) struct Faulty {
     version: u64,
     /// The version at which nothing was to be done; 0: none.
     plain_at: u64,
-    healed: u64,
+    /// Heals that were seen.
+    healed: usize,
     cuts: u64,
     /// Whether twins are counted.
     pub(super) twins: bool,
@@ -86,6 +87,9 @@ pub(super) fn bytes_of(range: SectorRange) -> usize {
 impl Disk {
     /// Whether there is nothing to do but what an honest disk does. One load and one comparison where that has not changed.
     pub(super) fn is_plain(&mut self, tap: &mut Tap) -> bool {
+        if !COMPILED_IN {
+            return true;
+        }
         let version = self.faulty.faults.version();
         if version == self.faulty.plain_at {
             return true;
@@ -118,10 +122,10 @@ impl Disk {
             }
         });
         rules.keep_only(&there);
-        let healed = faults.healed();
-        if healed != self.faulty.healed {
-            self.faulty.healed = healed;
-            rules.heal();
+        let (healed, seen) = faults.healed(self.shared.id(), self.faulty.healed);
+        self.faulty.healed = seen;
+        for rule in healed {
+            rules.heal(rule);
         }
         self.faulty.kept.watch(rules.versions_kept());
         self.faulty.twins = faults.watches_twins();
@@ -182,7 +186,7 @@ impl Disk {
 
     /// Closes the connection if a rule wants it. Who learns of the end must find in the ring what was answered before.
     pub(super) fn hang_up(&mut self) {
-        if let Some(away) = self.faulty.hangs_up.take() {
+        if COMPILED_IN && let Some(away) = self.faulty.hangs_up.take() {
             self.shared.connection().hang_up(away);
         }
     }
@@ -217,9 +221,6 @@ impl Disk {
 
     /// What lasts longer than the request that begins it.
     fn begin_lasting(&mut self, decision: &Decision, queue: u16, now: Instant, tap: &mut Tap) {
-        if decision.cut {
-            self.faulty.faults.cut();
-        }
         if let Some(away) = decision.disconnect {
             self.faulty.away = true;
             self.faulty.hangs_up = Some(away);
@@ -277,6 +278,10 @@ impl Disk {
             let leg = self.leg();
             self.faulty.faults.write_arrived(leg, *range);
         }
+        if decision.cut {
+            // Before its number is taken: whoever takes a later one sees it, and answers nothing.
+            self.faulty.faults.cut();
+        }
         for decided in std::mem::take(&mut decision.decided) {
             tap.record(What::Decided(decided));
         }
@@ -328,15 +333,10 @@ impl Disk {
             Wait::Not => self.keep(due, job),
             Wait::Forever | Wait::Release { .. } | Wait::Behind(_) => {
                 self.shared.hold(job.number);
-                let released = match &wait {
-                    Wait::Release { by, .. } => self.faulty.faults.releases(*by),
-                    Wait::Not | Wait::Forever | Wait::Behind(_) => 0,
-                };
                 self.faulty.parked.push(Parked {
                     wait,
                     due: wait_most.and_then(|most| now.checked_add(most)),
                     ended: self.shared.ended(),
-                    released,
                     job,
                 });
                 // What releases it may have happened while it was decided about.

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `shared` | what others may know of a leg while it runs: counters, requests in flight, its data area |
 //! | `disk` | one request's way, from its avail entry to its used entry |
+//! | `areas` | where metadata and data are, read from the leg's own superblock |
+//! | `plain` | content as the record tells it, decrypted where the guest encrypts it |
 //! | `faults` | what the rules of all legs share: hits, marks, twins, budget, power |
 //! | `faulty` | a request's way where rules or lies are about |
 //! | `store` | what rules make of a request that changes a leg |

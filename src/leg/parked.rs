@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::command::Ending;
 use super::disk::{Disk, Job};
 use super::worker::Queue;
-use crate::fault::{Around, Wait};
+use crate::fault::{Around, COMPILED_IN, Wait};
 use crate::sequence::Tap;
 
 /// A request that waits for something else than a time.
@@ -16,8 +16,6 @@ pub(super) struct Parked {
     pub(super) due: Option<Instant>,
     /// Requests that had ended when it arrived.
     pub(super) ended: u64,
-    /// Releases by hand that there had been.
-    pub(super) released: u64,
     pub(super) job: Job,
 }
 
@@ -25,7 +23,7 @@ impl Disk {
     /// When parked requests must be looked at: at once if something happened, else at their own latest time.
     pub(super) fn next_parked(&self) -> Option<Instant> {
         let faulty = &self.faulty;
-        if faulty.parked.is_empty() {
+        if !COMPILED_IN || faulty.parked.is_empty() {
             return None;
         }
         let ended = self.shared.ended();
@@ -47,10 +45,16 @@ impl Disk {
         match &parked.wait {
             Wait::Not => true,
             Wait::Forever => false,
-            Wait::Release { mark, rule, by } => {
+            Wait::Release {
+                mark,
+                rule,
+                by,
+                released,
+            } => {
                 mark.as_ref().is_some_and(|mark| faults.marked(mark))
                     || rule.is_some_and(|(rule, before)| faults.fired(rule) > before)
-                    || faults.releases(*by) > parked.released
+                    || faults.releases(*by) > *released
+                    || faults.is_gone(*by)
             }
             Wait::Behind(count) => self.shared.ended().saturating_sub(parked.ended) >= *count,
         }

@@ -53,6 +53,10 @@ const QUEUE_SIZE: u16 = 256;
 /// [`Failure`], when there is no verdict.
 pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     let mut scenario = Scenario::load(&args.scenario).map_err(Failure::user)?;
+    if args.control.is_none() {
+        let alone = scenario.check_alone(&args.scenario);
+        alone.map_err(Failure::user)?;
+    }
     scenario.guest.smp = args.smp.unwrap_or(scenario.guest.smp);
     scenario.guest.memory_mib = args.mem.unwrap_or(scenario.guest.memory_mib);
     scenario.guest.check().map_err(Failure::user)?;

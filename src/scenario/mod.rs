@@ -55,6 +55,8 @@ pub struct Scenario {
     pub suite: SuiteTable,
     /// The text as it was read, for the journal.
     pub text: String,
+    /// Where each rule begins in it, in bytes.
+    rule_starts: Vec<usize>,
 }
 
 /// One boot: its steps and how it ends.
@@ -171,7 +173,11 @@ impl Scenario {
 /// The parser's message on one line, with the line and column that it is about.
 fn toml_message(error: &toml::de::Error, text: &str) -> String {
     let message = error.message().lines().map(str::trim).collect::<Vec<_>>();
-    let message = message.join(", ");
+    let mut message = message.join(", ");
+    if message.contains("unit variant, expected newtype variant") {
+        // The parser's words are about how the program is made.
+        message = "it can't stand alone: it has settings, as in do = { delay = { ms = 5 } }; docs/faults.md tells which".into();
+    }
     match error.span().and_then(|span| text.get(..span.start)) {
         Some(before) => {
             let line = before.matches('\n').count() + 1;
@@ -211,10 +217,11 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
     let rules = rules(file.fault, &legs, text)?;
     let good_legs = file.budget.good_legs;
     if usize::from(good_legs) >= legs.len() {
-        return Err(format!(
+        let why = format!(
             "budget: good_legs = {good_legs} of {} legs lets no fault happen",
             legs.len()
-        ));
+        );
+        return Err(at_key(text, &["budget", "good_legs"], &why));
     }
     let mut targets = steps::Targets::default();
     let mut boots = Vec::new();
@@ -280,7 +287,7 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
     let names = |boot: &Boot| boot.steps.iter().map(|step| step.name.clone()).collect();
     let steps: Vec<Vec<String>> = boots.iter().map(names).collect();
     fault::check_steps(&rules, &steps).map_err(|(at, why)| at_line(text, starts.get(at), &why))?;
-    check_expect(&file.expect, &legs, &rules, &boots)?;
+    check_expect(&file.expect, &legs, &rules, &boots, text)?;
     Ok(Scenario {
         name: file.name,
         about: file.about,
@@ -294,6 +301,7 @@ fn resolve(file: ScenarioFile, text: &str) -> Result<Scenario, String> {
         record: file.record,
         suite: file.suite,
         text: text.to_owned(),
+        rule_starts: starts,
     })
 }
 
@@ -303,20 +311,25 @@ fn check_expect(
     legs: &[LegConfig],
     rules: &[Rule],
     boots: &[Boot],
+    text: &str,
 ) -> Result<(), String> {
     if let Some(name) = expect
         .legs
         .keys()
         .find(|name| legs.iter().all(|leg| leg.name != **name))
     {
-        return Err(format!("[expect] legs: there is no leg `{name}`"));
+        let names: Vec<&str> = legs.iter().map(|leg| leg.name.as_str()).collect();
+        let names = names.join(", ");
+        let why = format!("[expect] legs: unknown leg `{name}`; the legs are {names}");
+        return Err(at_key(text, &["expect", "legs", name], &why));
     }
     if let Some(name) = expect
         .noticed
         .iter()
         .find(|name| rules.iter().all(|rule| rule.name != **name))
     {
-        return Err(format!("[expect] noticed: there is no fault `{name}`"));
+        let why = format!("[expect] noticed: there is no fault `{name}`");
+        return Err(at_key(text, &["expect", "noticed"], &why));
     }
     let told = |name: &str| {
         let mut steps = boots.iter().flat_map(|boot| &boot.steps);
@@ -327,7 +340,8 @@ fn check_expect(
             )
     };
     if let Some(name) = expect.facts.keys().find(|name| !told(name)) {
-        return Err(format!("[expect] facts: no step tells the fact `{name}`"));
+        let why = format!("[expect] facts: no step tells the fact `{name}`");
+        return Err(at_key(text, &["expect", "facts", name], &why));
     }
     Ok(())
 }
@@ -346,6 +360,25 @@ fn at_line(text: &str, start: Option<&usize>, why: &str) -> String {
     format!("line {line}: {why}")
 }
 
+/// The same, with the line of a key's value.
+fn at_key(text: &str, path: &[&str], why: &str) -> String {
+    let find = || {
+        let mut table = toml::de::DeTable::parse(text).ok()?.into_inner();
+        let (last, tables) = path.split_last()?;
+        for name in tables {
+            let toml::de::DeValue::Table(inner) = table.remove(*name)?.into_inner() else {
+                return None;
+            };
+            table = inner;
+        }
+        Some(table.get(*last)?.span().start)
+    };
+    match find() {
+        Some(start) => at_line(text, Some(&start), why),
+        None => why.to_owned(),
+    }
+}
+
 fn line_of(text: &str, start: usize) -> usize {
     let before = &text.as_bytes()[..start.min(text.len())];
     before.iter().filter(|byte| **byte == b'\n').count() + 1
@@ -359,18 +392,28 @@ pub fn rules_of(text: &str, legs: &[LegConfig]) -> Result<Vec<Rule>, String> {
     rules(parse_rules(text)?, legs, text)
 }
 
-/// The same where QEMU is somebody else's: what only its owner can do is refused.
+/// The same where QEMU is somebody else's: what only its owner can do is refused. `alone` are the steps' names if nobody can reach in by hand.
 ///
 /// # Errors
 /// One sentence, with the line.
-pub fn rules_without_qemu(text: &str, legs: &[LegConfig]) -> Result<Vec<Rule>, String> {
+pub fn rules_without_qemu(
+    text: &str,
+    legs: &[LegConfig],
+    alone: Option<&[String]>,
+) -> Result<Vec<Rule>, String> {
     let list = parse_rules(text)?;
     let starts: Vec<usize> = list.iter().map(|rule| rule.span().start).collect();
     let rules = rules(list, legs, text)?;
-    match fault::needs_qemu(&rules) {
-        Some(at) => Err(at_line(text, starts.get(at), &fault::no_qemu(&rules[at]))),
-        None => Ok(rules),
+    if let Some(at) = fault::needs_qemu(&rules) {
+        return Err(at_line(text, starts.get(at), &fault::no_qemu(&rules[at])));
     }
+    if let Some(steps) = alone {
+        let steps = [steps.to_vec()];
+        fault::check_steps(&rules, &steps)
+            .and_then(|()| fault::check_alone(&rules, &steps))
+            .map_err(|(at, why)| at_line(text, starts.get(at), &why))?;
+    }
+    Ok(rules)
 }
 
 /// Rules that will be checked together with others, and the line of each.
@@ -391,9 +434,23 @@ fn parse_rules(text: &str) -> Result<Vec<Spanned<Rule>>, String> {
         #[serde(default)]
         fault: Vec<Spanned<Rule>>,
     }
-    let file: File =
-        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    let file: File = toml::from_str(text).map_err(|error| toml_message(&error, text))?;
     Ok(file.fault)
+}
+
+impl Scenario {
+    /// Whether its rules make sense where nobody can reach in by hand (no `--control`); `path` is where it was read.
+    ///
+    /// # Errors
+    /// [`ScenarioError::Sense`], with the line.
+    pub fn check_alone(&self, path: &Path) -> Result<(), ScenarioError> {
+        let names = |boot: &Boot| boot.steps.iter().map(|step| step.name.clone()).collect();
+        let steps: Vec<Vec<String>> = self.boots.iter().map(names).collect();
+        fault::check_alone(&self.rules, &steps).map_err(|(at, why)| ScenarioError::Sense {
+            path: path.to_owned(),
+            message: at_line(&self.text, self.rule_starts.get(at), &why),
+        })
+    }
 }
 
 impl GuestFile {

@@ -20,6 +20,7 @@ write = { device = "/dev/md0", writes = 1 }
 fn every_built_in_scenario_makes_sense() {
     for (name, text) in EMBEDDED {
         let scenario = parse(text).unwrap();
+        scenario.check_alone(Path::new(name)).unwrap();
         assert_eq!(&scenario.name, name);
         assert!(!scenario.about.is_empty(), "{name}");
     }
@@ -202,4 +203,90 @@ fn a_rule_for_a_boot_or_a_step_that_is_not_there_is_refused_with_its_line() {
          [[fault]]\nduring = \"more\"\nboots = [2]\ndo = \"dead\"\n"
     ))
     .unwrap();
+}
+
+#[test]
+fn what_a_budget_or_an_expectation_gets_wrong_is_refused_with_its_line() {
+    for (more, line, expected) in [
+        (
+            "[budget]\n# none\ngood_legs = 1\n",
+            3,
+            "good_legs = 1 of 1 legs",
+        ),
+        (
+            "[expect]\nresync = true\nlegs = { z = \"active\" }\n",
+            3,
+            "[expect] legs: unknown leg `z`; the legs are a",
+        ),
+        ("[expect.legs]\nz = \"active\"\n", 2, "unknown leg `z`"),
+        ("[expect]\nnoticed = [\"x\"]\n", 2, "there is no fault `x`"),
+        (
+            "[expect]\nfacts = { x = \"0\" }\n",
+            2,
+            "no step tells the fact `x`",
+        ),
+    ] {
+        let line = SMALL.lines().count() + line;
+        let why = parse(&format!("{SMALL}{more}")).unwrap_err();
+        let at = format!("line {line}: ");
+        assert!(
+            why.contains(&at) && why.contains(expected),
+            "{at}{expected} is not in {why}"
+        );
+    }
+}
+
+#[test]
+fn what_only_a_hand_could_bring_about_is_refused_without_one() {
+    let step = "[[workload]]\nname = \"more\"\nrun = \"true\"\n";
+    let line = format!("{SMALL}{step}").lines().count() + 1;
+    let with = |rules: &str| {
+        let scenario = parse(&format!("{SMALL}{step}{rules}")).unwrap();
+        scenario
+            .check_alone(Path::new("x.toml"))
+            .map_err(|error| error.to_string())
+    };
+    for (rule, expected) in [
+        (
+            "from_mark = \"moer\"\ndo = \"dead\"\n",
+            "fault `dead`: from_mark: no step is called `moer`",
+        ),
+        (
+            "to_mark = \"moer\"\ndo = \"lose\"\n",
+            "fault `lose`: to_mark: no step is called `moer`",
+        ),
+        ("do = \"flush-lie\"\n", "no rule cuts the power"),
+        ("do = { hold = {} }\n", "nothing releases what it holds"),
+        (
+            "do = { hold = { until_mark = \"moer\" } }\n",
+            "nothing releases what it holds",
+        ),
+    ] {
+        let why = with(&format!("[[fault]]\n{rule}")).unwrap_err();
+        let at = format!("scenario x.toml: line {line}: ");
+        assert!(
+            why.starts_with(&at) && why.contains(expected),
+            "{at}{expected} is not in {why}"
+        );
+        assert!(why.contains("--control"), "{why}");
+    }
+    for rules in [
+        "[[fault]]\nfrom_mark = \"more\"\ndo = \"dead\"\n",
+        "[[fault]]\ndo = \"flush-lie\"\n[[fault]]\nnth = 5\ndo = \"power-cut\"\n",
+        "[[fault]]\ndo = { hold = { until_mark = \"more\" } }\n",
+        "[[fault]]\ndo = { hold = { until_mark = \"moer\", at_most_ms = 5 } }\n",
+        "[[fault]]\nname = \"x\"\ndo = \"lose\"\n[[fault]]\ndo = { hold = { until_rule = \"x\" } }\n",
+    ] {
+        with(rules).unwrap();
+    }
+    let later = "[[boot]]\nworkload = [{ name = \"later\", run = \"true\" }]\n";
+    let rule = |boot: u32| {
+        format!("{later}[[fault]]\nboots = [{boot}]\nfrom_mark = \"later\"\ndo = \"dead\"\n")
+    };
+    with(&rule(2)).unwrap();
+    let why = with(&rule(1)).unwrap_err();
+    assert!(
+        why.contains("step `later` begins in boot 2 at the earliest"),
+        "{why}"
+    );
 }

@@ -33,7 +33,12 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
     let watch = Watch::parse(&args.watch).map_err(Failure::user)?.words();
     let plan = args.plan.as_deref().map(read_plan).transpose()?;
     let rules = match &args.faults {
-        Some(path) => read_rules(path, &legs)?,
+        Some(path) => {
+            let steps = plan.iter().flat_map(|plan| &plan.steps);
+            let steps: Vec<String> = steps.map(|step| step.name.clone()).collect();
+            let alone = args.control.is_none().then_some(&steps[..]);
+            read_rules(path, &legs, alone)?
+        }
         None => Vec::new(),
     };
     let (signal, interrupted) = channel();
@@ -130,10 +135,14 @@ impl Drop for SocketsFolder {
     }
 }
 
-fn read_rules(path: &Path, legs: &[LegConfig]) -> Result<Vec<Rule>, Failure> {
+fn read_rules(
+    path: &Path,
+    legs: &[LegConfig],
+    alone: Option<&[String]>,
+) -> Result<Vec<Rule>, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::user(format!("faults {}: {error}", path.display())))?;
-    scenario::rules_without_qemu(&text, legs)
+    scenario::rules_without_qemu(&text, legs, alone)
         .map_err(|why| Failure::user(format!("faults {}: {why}", path.display())))
 }
 

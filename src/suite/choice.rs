@@ -90,6 +90,7 @@ pub fn scenarios(
     let mut all: Vec<Chosen> = Vec::new();
     for path in files {
         let scenario = Scenario::load(&path)?;
+        scenario.check_alone(&path)?;
         match all.iter().find(|one| one.scenario.name == scenario.name) {
             // The same one named twice is one.
             Some(one) if one.scenario.text == scenario.text => {}

@@ -56,9 +56,6 @@ fn a_lost_write_is_listed_as_injected() {
 /// The same, where the scenario says that md had to notice.
 #[test]
 fn a_lost_write_is_a_finding_where_md_had_to_notice() {
-    if !full() {
-        return;
-    }
     let ran = run(
         scenario("lost-write-noticed"),
         "pinned:6.12",

@@ -19,13 +19,13 @@ fn is_disconnected(what: &What) -> bool {
 }
 
 /// Which socket it is that is at `path` now.
-fn socket_at(path: &Path) -> Option<(u64, i64, i64)> {
+pub(super) fn socket_at(path: &Path) -> Option<(u64, i64, i64)> {
     let metadata = path.metadata().ok()?;
     Some((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
 }
 
 /// Waits until another socket than `before` is there, and listened at.
-fn await_another(path: &Path, before: Option<(u64, i64, i64)>) {
+pub(super) fn await_another(path: &Path, before: Option<(u64, i64, i64)>) {
     crate::support::until("the socket again", || {
         let now = socket_at(path);
         now.is_some() && now != before && UnixStream::connect(path).is_ok()

@@ -255,6 +255,37 @@ fn a_rule_can_look_at_what_is_in_flight_on_another_leg() {
 }
 
 #[test]
+fn a_rule_can_look_at_a_twin_that_another_leg_holds() {
+    let legs = ["a", "b"].map(|name| {
+        let mut leg = mib(name);
+        leg.data = SectorRange::new(Sector(0), 1024);
+        leg
+    });
+    let rules = rules_of(
+        "[[fault]]\nlegs = [\"a\"]\non = [\"write\"]\narray = \"5+1\"\ndo = { hold = {} }\n\
+         [[fault]]\nlegs = [\"b\"]\non = [\"write\"]\ntwin = { leg = \"a\", is = \"in-flight\" }\ndo = { fail = \"unsupported\" }\n",
+        &legs,
+    );
+    let options = Options {
+        rules: rules.unwrap(),
+        ..Options::default()
+    };
+    let bench = Bench::with(&legs, &options);
+    let mut a = Client::connect(&bench, "a", 1, ALL);
+    let mut b = Client::connect(&bench, "b", 1, ALL);
+    submit_write(&mut a, 5, 0, 1, 1);
+    let held = |what: &What| matches!(what, What::Decided(d) if d.action == Action::Hold);
+    bench.events.wait("the hold", held);
+    assert_eq!(b.write(6 * 512, &[1; 512]), 0, "another sector");
+    assert_eq!(b.write(5 * 512, &[1; 512]), ENOTSUP, "a holds this one");
+    bench.device().faults().release(None).unwrap();
+    assert_eq!(order(&mut a, 1), [1]);
+    assert_eq!(b.write(5 * 512, &[1; 512]), 0, "a has it");
+    drop((a, b));
+    bench.stop();
+}
+
+#[test]
 fn a_twin_that_failed_is_none() {
     let legs = ["a", "b"].map(|name| {
         let mut leg = mib(name);
@@ -279,4 +310,41 @@ fn a_twin_that_failed_is_none() {
     assert_eq!(b.write(0, &[1; 512]), 0, "now it has");
     drop((a, b));
     bench.stop();
+}
+
+/// What hits a flush has no sectors, and takes the whole leg all the same.
+#[test]
+fn a_budget_counts_what_takes_a_whole_leg() {
+    for action in [
+        "\"flush-lie\"",
+        "{ unplug = {} }",
+        "\"read-only\"",
+        "\"dead\"",
+    ] {
+        let legs = [mib("a"), mib("b")];
+        let rules = format!("[[fault]]\non = [\"flush\"]\ndo = {action}\n");
+        let options = Options {
+            rules: rules_of(&rules, &legs).unwrap(),
+            good_legs: 1,
+            ..Options::default()
+        };
+        let bench = Bench::with(&legs, &options);
+        for leg in ["a", "b"] {
+            let mut client = Client::connect(&bench, leg, 1, ALL);
+            client.queues[0].flush(1).unwrap();
+            client.one(0, "a flush");
+        }
+        assert_eq!(bench.device().faults().withheld(), 1, "{action}");
+        bench.device().faults().heal(Some("a"), None).unwrap();
+        let mut client = Client::connect(&bench, "b", 1, ALL);
+        client.queues[0].flush(1).unwrap();
+        client.one(0, "a flush");
+        assert_eq!(
+            bench.device().faults().withheld(),
+            1,
+            "{action}: a is good again"
+        );
+        drop(client);
+        bench.stop();
+    }
 }

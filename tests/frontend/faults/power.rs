@@ -1,6 +1,8 @@
 //! What a power cut takes.
 
 use super::*;
+use legwatch::device::Threads;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[test]
 fn a_power_cut_loses_what_was_not_flushed_and_nothing_else() {
@@ -46,4 +48,64 @@ fn a_power_cut_loses_what_was_not_flushed_and_nothing_else() {
     assert_eq!(once(false), (read, lost), "the seed decides");
     let (lied, _) = once(true);
     assert!(lied[..16_384].contains(&0), "the flush was a lie");
+}
+
+/// The power goes on all legs at one number of the sequence: whatever has a later one is no answer, on whichever thread.
+#[test]
+fn no_leg_answers_after_the_number_of_the_cut() {
+    for round in 0..60u64 {
+        let legs = ["a", "b", "c"].map(mib);
+        let rules = "[[fault]]\nlegs = [\"a\"]\non = [\"write\"]\nsectors = \"9999+1\"\ndo = \"power-cut\"\n";
+        let options = Options {
+            seed: round,
+            rules: rules_of(rules, &legs).unwrap(),
+            threads: Threads::PerLeg,
+            ..Options::default()
+        };
+        let bench = Bench::with(&legs, &options);
+        bench.device().new_boot(1);
+        let (over, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for leg in ["b", "c"] {
+                let (bench, over, answered) = (&bench, &over, &answered);
+                scope.spawn(move || {
+                    let mut client = Client::connect(bench, leg, 1, ALL);
+                    let from = client.memory.addr() as *const u8;
+                    let mut free: Vec<u64> = (0..32).collect();
+                    while !over.load(Ordering::Acquire) {
+                        for context in free.drain(..) {
+                            // SAFETY: the buffer is the client's memory.
+                            unsafe {
+                                client.queues[0].write_raw(context * 512, from, 512, context)
+                            }
+                            .unwrap();
+                        }
+                        client.kick(0);
+                        free.extend(client.queues[0].completions().map(|done| done.context));
+                        answered.fetch_add(free.len() as u64, Ordering::AcqRel);
+                    }
+                });
+            }
+            let mut client = Client::connect(&bench, "a", 1, ALL);
+            crate::support::until("both loads", || {
+                answered.load(Ordering::Acquire) > 100 + round * 7
+            });
+            submit_write(&mut client, 9999, 0, 1, 5);
+            bench.events.wait(
+                "the cut",
+                |what| matches!(what, What::Decided(d) if d.action == Action::PowerCut),
+            );
+            over.store(true, Ordering::Release);
+        });
+        let events = bench.stop();
+        let cut = events
+            .iter()
+            .find(|event| matches!(&event.what, What::Decided(d) if d.action == Action::PowerCut));
+        let cut = cut.unwrap().no;
+        let late: Vec<_> = events
+            .iter()
+            .filter(|event| event.no > cut && matches!(event.what, What::Completed(_)))
+            .collect();
+        assert!(late.is_empty(), "round {round}: after {cut:?}: {late:?}");
+    }
 }

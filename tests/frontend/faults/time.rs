@@ -115,6 +115,53 @@ fn a_write_can_wait_between_its_fetch_and_its_store() {
     end(bench, client);
 }
 
+/// Every wait at every stage: what the leg holds meanwhile, and in the end, of a write of sevens whose buffer turns to threes while it waits.
+#[test]
+fn waits_have_stages() {
+    for (stage, fetched, meanwhile, released, gone) in [
+        ("before-fetch", false, 0, 3, 0),
+        ("before-store", true, 0, 7, 0),
+        ("before-answer", true, 7, 7, 7),
+    ] {
+        for wait in [
+            "{ hold = {} }",
+            "\"never-answer\"",
+            "{ delay = { ms = 3600000 } }",
+        ] {
+            let name = format!("{wait} {stage}");
+            let (bench, mut client) = start(&format!(
+                "[[fault]]\non = [\"write\"]\nstage = \"{stage}\"\ndo = {wait}\n"
+            ));
+            submit_write(&mut client, 0, 0, 7, 1);
+            let last = |what: &What| match what {
+                What::Fetched(_) => fetched,
+                What::Decided(_) => !fetched,
+                _ => false,
+            };
+            bench.events.wait("the write to wait", last);
+            // Whatever comes after it on the queue: the worker is done with it.
+            assert_eq!(client.read(0, 512).unwrap(), [meanwhile; 512], "{name}");
+            client.memory.bytes()[..512].fill(3);
+            let stays = if wait.contains("hold") {
+                bench.device().faults().release(None).unwrap();
+                assert_eq!(order(&mut client, 1), [1]);
+                released
+            } else {
+                drop(client);
+                client = Client::connect(&bench, "a", 1, ALL);
+                gone
+            };
+            assert_eq!(client.read(0, 512).unwrap(), [stays; 512], "{name}");
+            drop(client);
+            let events = bench.stop();
+            let was = events
+                .iter()
+                .any(|event| matches!(event.what, What::Fetched(_)));
+            assert_eq!(was, fetched || stays == 3, "{name}");
+        }
+    }
+}
+
 #[test]
 fn a_write_that_waits_for_its_store_and_is_abandoned_has_not_happened() {
     let (bench, mut client) = start(
