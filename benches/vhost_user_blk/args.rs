@@ -23,6 +23,10 @@ pub(crate) struct Args {
     /// Also legwatch with each part of its watching switched off in turn, and with none: in four cases, or in those of --filter.
     #[arg(long)]
     pub(crate) watch: bool,
+    /// Only legwatch, beside itself started twice and beside a build that can inject nothing: what being able to costs where no rule is there. In
+    /// four cases, or in those of --filter.
+    #[arg(long, conflicts_with_all = ["backends", "watch", "growth", "count"])]
+    pub(crate) faults: bool,
     /// Only these cases; what is no case's whole name stands for all whose name contains it.
     #[arg(long, value_delimiter = ',')]
     pub(crate) filter: Vec<String>,
@@ -77,6 +81,9 @@ pub(crate) struct Args {
     /// The legwatch to measure.
     #[arg(long, default_value = "target/release/legwatch")]
     pub(crate) legwatch: String,
+    /// The one that can inject nothing (built with the feature bench-no-faults), for --faults.
+    #[arg(long, default_value = "target/release/legwatch-no-faults")]
+    pub(crate) legwatch_no_faults: String,
     /// The qemu-storage-daemon to measure.
     #[arg(long, default_value = "qemu-storage-daemon")]
     pub(crate) storage_daemon: String,

@@ -176,8 +176,19 @@ pub(crate) fn known() -> Vec<Spec> {
         },
     ];
     known.extend(WATCH.into_iter().map(unwatched));
+    let serve_other = |legs: &str| serve(legs).replace("{legwatch}", "{legwatch_no_faults}");
+    known.extend([
+        Spec::command(NO_FAULTS, serve_other(memory)),
+        Spec::command("legwatch-again", serve(memory)),
+    ]);
     known
 }
+
+/// The backend that can inject nothing.
+pub(crate) const NO_FAULTS: &str = "legwatch-no-faults";
+
+/// What is measured to know what the fault path costs: the baseline first, then legwatch twice: what the second differs by is not the faults'.
+pub(crate) const FAULTS: [&str; 3] = [NO_FAULTS, "legwatch", "legwatch-again"];
 
 /// What is switched off in turn to know what it costs.
 const WATCH: [&str; 5] = ["no-crc", "no-buffer", "no-journal", "no-shadow", "none"];
@@ -193,6 +204,7 @@ pub(crate) fn less_watched() -> impl Iterator<Item = String> {
 pub(crate) struct Words {
     pub(crate) size_bytes: u64,
     pub(crate) legwatch: String,
+    pub(crate) legwatch_no_faults: String,
     pub(crate) storage_daemon: String,
 }
 
@@ -202,6 +214,7 @@ impl Words {
             .replace("{dir}", &dir.to_string_lossy())
             .replace("{size}", &self.size_bytes.to_string())
             .replace("{legwatch}", &self.legwatch)
+            .replace("{legwatch_no_faults}", &self.legwatch_no_faults)
             .replace("{qsd}", &self.storage_daemon)
     }
 }
@@ -400,6 +413,7 @@ mod tests {
         let words = Words {
             size_bytes: 4096,
             legwatch: "lw".to_owned(),
+            legwatch_no_faults: "nf".to_owned(),
             storage_daemon: "qsd".to_owned(),
         };
         for spec in known() {

@@ -1,7 +1,7 @@
 //! Measures vhost-user-blk backends side by side with a foreign frontend: what `ci/bench` runs. docs/bench.md tells how to read it.
 //!
 //! A backend is known by its sockets only, so anything that speaks vhost-user-blk can be measured. The requests are the same for all, in
-//! interleaved slices (A B C A B C …), so that what disturbs the machine disturbs all alike.
+//! interleaved slices (A B C B C A …), so that what disturbs the machine disturbs all alike.
 
 mod args;
 mod backend;

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::args::Args;
-use crate::backend::{Backend, Spec, Words, known, less_watched};
+use crate::backend::{Backend, FAULTS, Spec, Words, known, less_watched};
 use crate::case::{Case, Walk, all};
 use crate::failure::{Failure, chain, during};
 use crate::measure::{Length, fill_buffers, slice};
 use crate::process::{Memory, cpu_ticks, load, machine};
 use crate::session::{Session, Wiring};
 use crate::stats::{per, to_f64};
-use crate::table::{Cell, Row, costs, details, gaps, markdown, ratios};
+use crate::table::{Cell, Row, costs, details, gaps, markdown, paired, ratios};
 use crate::targets::{TARGETS, Target, parse};
 use crate::verify::{self, Content};
 
@@ -33,6 +33,8 @@ pub(crate) struct Plan {
     targets: Vec<Target>,
     /// Backends that watch less are measured where it tells most.
     brief: bool,
+    /// What the fault path costs is what is measured.
+    faults: bool,
     /// Writes of the long run, where growth is what is measured.
     growth: Option<u64>,
 }
@@ -48,7 +50,10 @@ impl Plan {
         let known = known();
         let mut backends = Vec::new();
         let less = less_watched().filter(|name| args.watch && !args.backends.contains(name));
-        let names: Vec<String> = args.backends.iter().cloned().chain(less).collect();
+        let names: Vec<String> = match args.faults {
+            true => FAULTS.map(str::to_owned).to_vec(),
+            false => args.backends.iter().cloned().chain(less).collect(),
+        };
         for name in names.iter().filter(|name| *name != "none") {
             let spec = known.iter().find(|spec| spec.name == *name);
             backends.push(spec.cloned().ok_or_else(|| {
@@ -72,6 +77,8 @@ impl Plan {
                 part == name || (!names.contains(part) && name.contains(part))
             };
             cases.retain(|case| args.filter.iter().any(|part| matches(part, &case.name)));
+        } else if args.faults {
+            cases.retain(Case::tells_most);
         }
         if (backends.is_empty() && args.growth.is_none()) || cases.is_empty() {
             return Err(Failure::Usage(
@@ -120,14 +127,21 @@ impl Plan {
             words: Words {
                 size_bytes: args.size_mib << 20,
                 legwatch: args.legwatch.clone(),
+                legwatch_no_faults: args.legwatch_no_faults.clone(),
                 storage_daemon: args.storage_daemon.clone(),
             },
             verify: args.verify,
             verify_count: if args.quick { 2_000 } else { 20_000 },
             seed: args.seed,
             dir: args.dir.clone(),
-            targets: parse(TARGETS)?,
+            // They are about the baseline that all are measured beside.
+            targets: if args.faults {
+                Vec::new()
+            } else {
+                parse(TARGETS)?
+            },
             brief: args.filter.is_empty(),
+            faults: args.faults,
             growth: args.growth,
         })
     }
@@ -386,8 +400,12 @@ fn measure(plan: &Plan, case: &Case, runners: &mut [Runner<'_>]) -> Row {
         });
         walks.push(None);
     }
-    for _ in 0..plan.rounds {
-        for ((runner, cell), walks) in runners.iter_mut().zip(&mut cells).zip(&mut walks) {
+    let all = runners.len();
+    for round in 0..plan.rounds {
+        // Each round begins with another backend: what follows whom is the same for all.
+        for turn in 0..all {
+            let at = (turn + usize::try_from(round).unwrap_or(0)) % all;
+            let (runner, cell, walks) = (&mut runners[at], &mut cells[at], &mut walks[at]);
             let Cell::Slices(slices) = cell else { continue };
             match runner.slice(case, walks) {
                 Ok(slice) => slices.push(slice),
@@ -500,8 +518,18 @@ fn report(plan: &Plan, runners: &[Runner<'_>], rows: &[Row], noise: &Noise) -> S
         details(&names, rows, &plan.targets)
     )
     .ok();
-    if let Some(costs) = costs(&names, rows) {
+    if !plan.faults
+        && let Some(costs) = costs(&names, rows)
+    {
         write!(text, "\n## What watching costs\n\n{costs}").ok();
+    }
+    if plan.faults {
+        write!(
+            text,
+            "\n## What the fault path costs\n\n{}",
+            paired(&names, rows)
+        )
+        .ok();
     }
     write!(
         text,

@@ -39,10 +39,7 @@ pub(crate) fn summarize(slices: &[Slice]) -> Option<Summary> {
     let rate = median(&rates)?;
     let highest = rates.iter().copied().fold(f64::MIN, f64::max);
     let lowest = rates.iter().copied().fold(f64::MAX, f64::min);
-    let cpu: Vec<f64> = slices
-        .iter()
-        .filter_map(|slice| Some(1e6 * per(slice.backend_cpu?, to_f64(slice.operations))))
-        .collect();
+    let cpu: Vec<f64> = slices.iter().filter_map(cpu_us).collect();
     Some(Summary {
         rate,
         spread_percent: 100.0 * per(highest - lowest, rate),
@@ -63,6 +60,56 @@ pub(crate) fn ratio(slices: &[Slice], baseline: &[Slice]) -> Option<f64> {
         .map(|(ours, theirs)| per(ours.rate(), theirs.rate()))
         .collect();
     median(&ratios)
+}
+
+/// A median of paired ratios, and between which values the true one lies in 95 of 100 such measurements.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Paired {
+    pub(crate) ratio: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+/// The ratios of each round's slices, by what `value` says of a slice: their median, with its interval by order statistics (the sign test turned
+/// around: no shape of the noise is assumed). None with less than six rounds, which can't give one.
+pub(crate) fn paired(
+    slices: &[Slice],
+    baseline: &[Slice],
+    value: impl Fn(&Slice) -> Option<f64>,
+) -> Option<Paired> {
+    let ratio = |(ours, theirs): (&Slice, &Slice)| Some(per(value(ours)?, value(theirs)?));
+    let mut ratios: Vec<f64> = slices.iter().zip(baseline).filter_map(ratio).collect();
+    ratios.sort_by(f64::total_cmp);
+    let rank = rank_of_interval(ratios.len())?;
+    Some(Paired {
+        ratio: median(&ratios)?,
+        low: *ratios.get(rank)?,
+        high: *ratios.get(ratios.len().checked_sub(rank + 1)?)?,
+    })
+}
+
+/// How many of the lowest (and of the highest) of `count` values lie outside the 95 % interval of their median: the largest number whose tail of
+/// the binomial distribution is at most 2.5 %.
+fn rank_of_interval(count: usize) -> Option<usize> {
+    let n = f64::from(u32::try_from(count).ok()?);
+    // In logarithms: 2^-n is too small for a long run.
+    let (mut log_choose, mut tail) = (-n * std::f64::consts::LN_2, 0.0);
+    let mut rank = None;
+    for outside in 0..count {
+        tail += f64::exp(log_choose);
+        if tail > 0.025 {
+            break;
+        }
+        rank = Some(outside);
+        let k = f64::from(u32::try_from(outside).ok()?);
+        log_choose += ((n - k) / (k + 1.0)).ln();
+    }
+    rank
+}
+
+/// CPU microseconds of the backend an operation.
+pub(crate) fn cpu_us(slice: &Slice) -> Option<f64> {
+    Some(1e6 * per(slice.backend_cpu?, to_f64(slice.operations))).filter(|us| *us > 0.0)
 }
 
 /// The middle value; of an even number, the mean of the two in the middle.
@@ -145,6 +192,24 @@ mod tests {
         let ours = [slice(300, None), slice(150, None), slice(600, None)];
         assert_eq!(ratio(&ours, &baseline), Some(3.0));
         assert_eq!(ratio(&ours, &[]), None);
+    }
+
+    #[test]
+    fn an_interval_of_a_median_needs_six_rounds_and_narrows() {
+        assert_eq!(rank_of_interval(5), None);
+        // Tables of the sign test at 5 %, two-sided.
+        for (count, rank) in [(6, 0), (9, 1), (20, 5), (50, 17), (100, 39)] {
+            assert_eq!(rank_of_interval(count), Some(rank), "{count}");
+        }
+        assert!(rank_of_interval(5000).is_some_and(|rank| (2400..2450).contains(&rank)));
+        let theirs: Vec<Slice> = (0..20).map(|_| slice(100, Some(0.1))).collect();
+        let mut ours: Vec<Slice> = (0..20).map(|_| slice(102, Some(0.102))).collect();
+        ours[3] = slice(10, Some(0.5));
+        let rate = paired(&ours, &theirs, |slice| Some(slice.rate())).expect("20 rounds");
+        assert_eq!((rate.ratio, rate.low, rate.high), (1.02, 1.02, 1.02));
+        let cpu = paired(&ours, &theirs, cpu_us).expect("20 rounds");
+        assert!((cpu.ratio - 1.0).abs() < 1e-9, "{cpu:?}");
+        assert_eq!(paired(&ours[..5], &theirs, cpu_us), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::stats::{Slice, Summary, ratio, summarize};
+use crate::stats::{self, Paired, Slice, Summary, cpu_us, ratio, summarize};
 use crate::targets::{Measure, Target, find};
 
 /// What one backend gave in one case.
@@ -102,6 +102,50 @@ pub(crate) fn costs(backends: &[String], rows: &[Row]) -> Option<String> {
         }
     }
     (table.len() > 1).then(|| markdown(&table))
+}
+
+/// Each backend against the first, round by round: CPU time an operation, time an operation, both as medians with their 95 % intervals.
+pub(crate) fn paired(backends: &[String], rows: &[Row]) -> String {
+    let head = [
+        "case",
+        "backend",
+        "rounds",
+        "CPU an operation",
+        "95 %",
+        "time an operation",
+        "95 %",
+    ];
+    let mut table = vec![head.map(str::to_owned).to_vec()];
+    let change = |paired: Option<Paired>| match paired {
+        Some(Paired { ratio, low, high }) => {
+            let percent = |ratio: f64| format!("{:+.1}", 100.0 * (ratio - 1.0));
+            [
+                format!("{} %", percent(ratio)),
+                format!("{} to {}", percent(low), percent(high)),
+            ]
+        }
+        None => [nothing(), nothing()],
+    };
+    for row in rows {
+        let baseline = row.cells.first().map_or(&[][..], Cell::slices);
+        for (backend, cell) in backends.iter().zip(&row.cells).skip(1) {
+            let slices = cell.slices();
+            let [cpu, cpu_interval] = change(stats::paired(slices, baseline, cpu_us));
+            let time = |slice: &Slice| Some(1.0 / slice.rate()).filter(|time| time.is_finite());
+            let [time, time_interval] = change(stats::paired(slices, baseline, time));
+            let rounds = slices.len().min(baseline.len()).to_string();
+            table.push(vec![
+                row.case.clone(),
+                backend.clone(),
+                rounds,
+                cpu,
+                cpu_interval,
+                time,
+                time_interval,
+            ]);
+        }
+    }
+    markdown(&table)
 }
 
 /// Every figure, a row a case and backend.
