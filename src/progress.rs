@@ -1,4 +1,4 @@
-//! What a run shows while it goes on: one living line on a terminal, plain lines elsewhere. All of it goes to standard error.
+//! What a run shows while it goes on: two living lines on a terminal, plain lines elsewhere. All of it goes to standard error.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -53,12 +53,12 @@ impl Rates {
 }
 
 impl Progress {
-    /// On a terminal a living line, else plain lines.
+    /// On a terminal the stage and, below it, the numbers; else plain lines.
     pub(crate) fn new() -> Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.set_style(
-                ProgressStyle::with_template("{spinner} {elapsed:>4} {wide_msg}")
+                ProgressStyle::with_template("{spinner} {elapsed:>4} {prefix}\n  {wide_msg}")
                     .expect("a fixed template"),
             );
             bar.enable_steady_tick(Duration::from_millis(120));
@@ -93,7 +93,7 @@ impl Progress {
         text.clone_into(&mut self.stage);
         self.said = clock::now();
         if let Some(bar) = &self.bar {
-            bar.set_message(self.stage.clone());
+            bar.set_prefix(self.stage.clone());
         }
     }
 
@@ -101,11 +101,12 @@ impl Progress {
     pub(crate) fn live(&mut self, live: &Live, legs: &[String]) {
         let now = clock::now();
         self.rates.take(&live.completed, now);
-        let text = in_words(&self.stage, live, &self.rates.rates, legs);
+        let text = in_words(live, &self.rates.rates, legs);
         match &self.bar {
             Some(bar) => bar.set_message(text),
             None if now.duration_since(self.said) >= self.plain_every => {
                 self.said = now;
+                let text = format!("{}  {text}", self.stage);
                 // Where nothing goes on, nothing is told.
                 if text != self.last {
                     eprintln!("legwatch: {text}");
@@ -132,23 +133,24 @@ impl Progress {
     }
 }
 
-/// The stage; a leg each its rate and what it has in flight; then what differs, what rules did, what was found.
-fn in_words(stage: &str, live: &Live, rates: &[u64], legs: &[String]) -> String {
-    let mut text = stage.to_owned();
+/// What was found, what differs now, what rules did; then a leg each its rate and what it has in flight. Where the terminal is narrow, the end is cut off.
+fn in_words(live: &Live, rates: &[u64], legs: &[String]) -> String {
+    let mut text = format!("findings {}", live.findings);
+    for (what, count) in [("suspect", live.suspect), ("faults", live.faults)] {
+        if count > 0 {
+            text.push_str(&format!("  {what} {count}"));
+        }
+    }
+    let (unequal, more) = live.unequal;
+    text.push_str(&format!(
+        "  unequal {unequal}{}",
+        if more { "+" } else { "" }
+    ));
     for (at, leg) in legs.iter().enumerate() {
         let rate = rates.get(at).copied().unwrap_or(0);
         let in_flight = live.in_flight.get(at).copied().unwrap_or(0);
         text.push_str(&format!("  {leg} {rate}/s +{in_flight}"));
     }
-    let (unequal, more) = live.unequal;
-    let more = if more { "+" } else { "" };
-    text.push_str(&format!("  unequal {unequal}{more}"));
-    for (what, count) in [("faults", live.faults), ("suspect", live.suspect)] {
-        if count > 0 {
-            text.push_str(&format!("  {what} {count}"));
-        }
-    }
-    text.push_str(&format!("  findings {}", live.findings));
     text
 }
 
@@ -178,8 +180,8 @@ mod tests {
         };
         let legs = ["a".to_owned(), "b".to_owned()];
         assert_eq!(
-            in_words("boot 1: load", &live, &rates.rates, &legs),
-            "boot 1: load  a 1500/s +3  b 10/s +0  unequal 40+  faults 2  findings 1"
+            in_words(&live, &rates.rates, &legs),
+            "findings 1  faults 2  unequal 40+  a 1500/s +3  b 10/s +0"
         );
     }
 }

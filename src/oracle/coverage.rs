@@ -8,10 +8,11 @@ use super::lost::{HUNG, LOST};
 use super::verdict::{Coverage, EndState, Outcome, Verdict};
 use super::world::{bit, leg_sector};
 use crate::event::GuestEnd;
-use crate::finding::{Cause, Check, Finding, Range, Wrongness};
+use crate::finding::{Cause, Check, Finding, Range, StoryLine, Wrongness};
 use crate::mark::IntentKind;
 use crate::md::BadSuperblock;
 use crate::plan::StepKind;
+use crate::shadow::ZERO_DIGEST;
 
 /// Where several findings would have the same identifier (the legs got different things instead), the later ones are numbered.
 fn name_apart(findings: &mut [Finding]) {
@@ -169,10 +170,24 @@ impl Checker {
                 self.rule_name(*rule)
             );
         }
-        finding.notes.push(format!(
-            "target {} sector {} began with {}",
-            first.target, first.sector, first.head
-        ));
+        let held = if first.digest == ZERO_DIGEST {
+            "zeros".to_owned()
+        } else {
+            format!("what begins with {}", first.head)
+        };
+        let place = match first.key {
+            Some(_) => format!("array sector {}", first.array_sector),
+            None => format!("sector {} of target {}", first.sector, first.target),
+        };
+        finding.first_wrong = Some(StoryLine {
+            event: first.at.0,
+            time_us: first.time_us,
+            leg: "guest".into(),
+            what: format!("the guest read {place} back ({}) and got {held}", first.at),
+        });
+        if self.guest.bad_reads.first().map(|read| read.at) == Some(first.at) {
+            finding.story.clone_from(&self.guest.bad_reads_story);
+        }
         findings.push(finding);
     }
 

@@ -18,7 +18,7 @@ use super::stamp::{self, Judged};
 use super::world::leg_sector;
 use crate::block::{Sector, SectorRange};
 use crate::event::EventNo;
-use crate::finding::{Cause, Check, Confidence, Finding, Range, Wrongness};
+use crate::finding::{Cause, Check, Confidence, Finding, Range, StoryLine, Wrongness};
 use crate::md::{Array, ArrayKey, Member};
 use crate::shadow::{Origin, ZERO_DIGEST};
 
@@ -36,6 +36,7 @@ pub(crate) struct Durable {
 #[derive(Debug)]
 struct WrongRead {
     at: EventNo,
+    time_us: u64,
     sector: Sector,
     digest: u32,
     older: bool,
@@ -170,6 +171,7 @@ impl Checker {
     pub(super) fn surveyed(
         &mut self,
         no: EventNo,
+        us: u64,
         key: ArrayKey,
         range: SectorRange,
         read: &[u32],
@@ -198,6 +200,7 @@ impl Checker {
             }
             self.durable.wrong.push(WrongRead {
                 at: no,
+                time_us: us,
                 sector,
                 digest: *digest,
                 older,
@@ -232,6 +235,15 @@ impl Checker {
                 "a survey after a cut read them".into(),
             );
             finding.sectors = count as u64;
+            finding.first_wrong = Some(StoryLine {
+                event: first.at.0,
+                time_us: first.time_us,
+                leg: "guest".into(),
+                what: format!(
+                    "the guest read array sector {} ({}) and got {what}",
+                    first.sector, first.at
+                ),
+            });
             for read in like() {
                 match finding.array.last_mut() {
                     Some(range) if range.start + range.count == read.sector.0 => range.count += 1,

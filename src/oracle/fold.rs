@@ -237,6 +237,10 @@ impl Checker {
             }
             Got::Else => String::new(),
         };
+        // The headline says it.
+        if kind == Wrongness::Read {
+            return String::new();
+        }
         format!("{who}: {}{tail}", kind.name())
     }
 

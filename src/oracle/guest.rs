@@ -6,6 +6,7 @@ use super::checker::Checker;
 use super::judge::Moment;
 use crate::block::{RequestId, Sector, SectorRange};
 use crate::event::{EventNo, GuestEnd};
+use crate::finding::StoryLine;
 use crate::mark::{Intent, IntentKind, Mark, Phase, Target};
 use crate::md::ArrayKey;
 
@@ -19,6 +20,7 @@ type Mapped = (ArrayKey, SectorRange, Option<Sector>);
 #[derive(Clone, Debug)]
 pub(crate) struct BadRead {
     pub(crate) at: EventNo,
+    pub(crate) time_us: u64,
     pub(crate) target: u16,
     pub(crate) sector: Sector,
     pub(crate) head: String,
@@ -52,6 +54,8 @@ pub(crate) struct Guest {
     pub(crate) target_in_boot: bool,
     pub(crate) bad_reads: Vec<BadRead>,
     pub(crate) bad_reads_more: u64,
+    /// What happened before the first one.
+    pub(crate) bad_reads_story: Vec<StoryLine>,
     pub(crate) failed: Vec<FailedStep>,
     pub(crate) workload_notes: Vec<String>,
     /// Discards and flushes of the workload that failed.
@@ -135,14 +139,14 @@ impl Checker {
                 sector,
                 head,
                 digest,
-            } => self.bad_read(no, *target, *sector, head, *digest),
+            } => self.bad_read(no, us, *target, *sector, head, *digest),
             Mark::Survey {
                 target,
                 sector,
                 digests,
             } => {
                 if let Some((key, range, _)) = self.mapped(*target, *sector, digests.len() as u64) {
-                    self.surveyed(no, key, range, digests);
+                    self.surveyed(no, us, key, range, digests);
                 }
             }
             Mark::Quiet { id, pending } => {
@@ -261,7 +265,15 @@ impl Checker {
         }
     }
 
-    fn bad_read(&mut self, no: EventNo, target: u16, sector: Sector, head: &str, digest: u32) {
+    fn bad_read(
+        &mut self,
+        no: EventNo,
+        us: u64,
+        target: u16,
+        sector: Sector,
+        head: &str,
+        digest: u32,
+    ) {
         self.guest.bad_in_step = true;
         if self.guest.bad_reads.len() >= BAD_READS_MAX {
             self.guest.bad_reads_more += 1;
@@ -271,8 +283,13 @@ impl Checker {
         if let Some((key, range, _)) = mapped {
             self.wrongs.prove_read(key, range.start());
         }
+        if self.guest.bad_reads.is_empty() {
+            let begin = self.guest.boot_began;
+            self.guest.bad_reads_story = self.moments.between(begin, no, |_, _| false);
+        }
         self.guest.bad_reads.push(BadRead {
             at: no,
+            time_us: us,
             target,
             sector,
             head: head.to_owned(),

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::block::{RequestId, SectorRange};
+use crate::block::{LegId, RequestId, Sector, SectorRange};
 use crate::event::{Action, Event, EventNo, FrontendChange, GuestEnd, What};
 use crate::finding::StoryLine;
 use crate::header::RunHeader;
@@ -18,8 +18,15 @@ const TOLD_MAX: usize = 16;
 /// The log.
 #[derive(Debug, Default)]
 pub(crate) struct Moments {
-    lines: VecDeque<StoryLine>,
+    lines: VecDeque<Moment>,
     decided: VecDeque<Decision>,
+}
+
+/// A line, and the place on a leg that it is about, if it is about one alone.
+#[derive(Debug)]
+struct Moment {
+    line: StoryLine,
+    place: Option<(LegId, SectorRange)>,
 }
 
 /// What a rule decided about a request.
@@ -54,20 +61,52 @@ impl Moments {
         if self.lines.len() == MOMENTS_MAX {
             self.lines.pop_front();
         }
-        self.lines.push_back(StoryLine {
+        let place = match &event.what {
+            What::Lost {
+                leg,
+                start,
+                digests,
+                ..
+            } => SectorRange::new(*start, digests.len() as u64).map(|range| (*leg, range)),
+            _ => None,
+        };
+        let line = StoryLine {
             event: event.no.0,
             time_us: event.time_us,
             leg: who,
             what,
-        });
+        };
+        self.lines.push_back(Moment { line, place });
     }
 
-    /// The moments from one number to another, the last ones where there are many.
-    pub(super) fn between(&self, from: EventNo, to: EventNo) -> impl Iterator<Item = &StoryLine> {
-        let begin = self.lines.partition_point(|line| line.event < from.0);
-        let end = self.lines.partition_point(|line| line.event <= to.0);
-        let begin = begin.max(end.saturating_sub(TOLD_MAX));
-        self.lines.range(begin..end)
+    /// The moments from one number to another, in order, the last ones where there are many. Of what happened to a part of a leg alone only what `about`
+    /// wants to know.
+    pub(super) fn between(
+        &self,
+        from: EventNo,
+        to: EventNo,
+        about: impl Fn(LegId, SectorRange) -> bool,
+    ) -> Vec<StoryLine> {
+        let begin = self.lines.partition_point(|one| one.line.event < from.0);
+        let end = self.lines.partition_point(|one| one.line.event <= to.0);
+        let mut told: Vec<StoryLine> = self
+            .lines
+            .range(begin..end)
+            .rev()
+            .filter(|one| one.place.is_none_or(|(leg, range)| about(leg, range)))
+            .take(TOLD_MAX)
+            .map(|one| one.line.clone())
+            .collect();
+        told.reverse();
+        told
+    }
+
+    /// The last cut of the power at which a leg lost this sector from its cache.
+    pub(super) fn lost(&self, leg: LegId, sector: Sector) -> Option<&StoryLine> {
+        let lost = |place: &(LegId, SectorRange)| place.0 == leg && place.1.contains(sector);
+        let found = self.lines.iter().rev();
+        let mut found = found.filter(|one| one.place.as_ref().is_some_and(lost));
+        found.next().map(|one| &one.line)
     }
 
     /// What rules decided about a request that arrived with this number.

@@ -28,12 +28,13 @@ impl Checker {
     pub fn first_proven(&self) -> Option<String> {
         let wrong = self.wrongs.first_proven()?;
         Some(format!(
-            "{} on leg {}, array {}+{} ({})",
+            "{} on leg {}, array {}+{} ({}), proven by {}",
             wrong.kind.name(),
             self.world.header.leg_name(wrong.leg),
             wrong.array.start().0,
             wrong.array.count(),
-            wrong.check.name()
+            wrong.check.name(),
+            wrong.at
         ))
     }
 

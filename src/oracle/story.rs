@@ -108,7 +108,11 @@ impl Checker {
         }
         self.tell_intents(key, sector, &mut story);
         let from = if since > EventNo(0) { since } else { oldest };
-        story.extend(self.moments.between(from, self.last).cloned());
+        let about = |leg: LegId, range: SectorRange| {
+            legs.iter()
+                .any(|held| held.leg == leg && range.contains(held.sector))
+        };
+        story.extend(self.moments.between(from, self.last, about));
         story.sort();
         let first_wrong = self.first_wrong(kind, leg, key, sector, &legs);
         Some(Box::new(Detail {
@@ -167,17 +171,36 @@ impl Checker {
                 ),
             });
         }
-        let version = legs
-            .iter()
-            .find(|held| held.leg == leg)?
-            .versions
-            .first()
-            .filter(|version| version.request > 0)?;
+        let held = legs.iter().find(|held| held.leg == leg)?;
+        let version = held.versions.first()?;
+        if version.request == 0 {
+            return self.lost_at_cut(held);
+        }
         let id = RequestId {
             leg,
             number: version.request,
         };
         Some(self.request_in_words(leg, self.world.requests.past(id)?))
+    }
+
+    /// The cut of the power that took a sector's content, and the request that had brought it.
+    fn lost_at_cut(&self, held: &Held) -> Option<StoryLine> {
+        let name = self.world.header.leg_name(held.leg);
+        let cut = self.moments.lost(held.leg, held.sector)?;
+        let brought = held.versions.iter().find(|version| version.request > 0);
+        let brought = brought.map_or_else(String::new, |version| {
+            format!(
+                " that request {} ({}) had brought",
+                version.request, version.no
+            )
+        });
+        Some(StoryLine {
+            what: format!(
+                "the power cut (#{}): leg {name} lost what its sector {} had in the cache{brought}",
+                cut.event, held.sector
+            ),
+            ..cut.clone()
+        })
     }
 
     /// The request of a leg whose event has this number.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::json::Report;
-use super::text::{Style, summary};
+use super::text::{Style, printable, summary};
 use crate::finding::{Cause, Confidence, Finding};
 use crate::oracle::Outcome;
 
@@ -102,21 +102,21 @@ impl Difference {
             text.push_str(&format!(
                 "new   {}   {}\n",
                 summary(finding, style),
-                finding.id
+                printable(&finding.id)
             ));
         }
         for finding in &self.gone {
             text.push_str(&format!(
                 "gone  {}   {}\n",
                 summary(finding, Style::Plain),
-                finding.id
+                printable(&finding.id)
             ));
         }
         for pair in &self.same {
             let elsewhere = if pair.ids[0] == pair.ids[1] {
                 String::new()
             } else {
-                format!(", elsewhere before ({})", pair.ids[0])
+                format!(", elsewhere before ({})", printable(&pair.ids[0]))
             };
             let sectors = if pair.sectors[0] == pair.sectors[1] {
                 String::new()
@@ -126,7 +126,7 @@ impl Difference {
             text.push_str(&format!(
                 "same  {}   {}{elsewhere}{sectors}\n",
                 summary(&pair.finding, Style::Plain),
-                pair.ids[1]
+                printable(&pair.ids[1])
             ));
         }
         text

@@ -67,17 +67,14 @@ impl Report {
 }
 
 /// What the host knew when the run began, and what the guest told of itself: kernel, configuration, command line, taint, modules.
-fn provenance(header: &RunHeader, coverage: &Coverage) -> serde_json::Value {
+pub(super) fn provenance(header: &RunHeader, coverage: &Coverage) -> serde_json::Value {
     let mut all = header.provenance.as_object().cloned().unwrap_or_default();
     let mut guest = serde_json::Map::new();
     let mut modules = serde_json::Map::new();
     for (name, value) in &coverage.facts {
-        if let Some(name) = name.strip_prefix("kernel.") {
+        if let Some(name) = name.strip_prefix(KERNEL) {
             guest.insert(name.to_owned(), value.clone().into());
-        } else if let Some(name) = name
-            .strip_prefix("module.")
-            .and_then(|name| name.strip_suffix(".build-id"))
-        {
+        } else if let Some(name) = module(name) {
             modules.insert(name.to_owned(), value.clone().into());
         }
     }
@@ -86,4 +83,17 @@ fn provenance(header: &RunHeader, coverage: &Coverage) -> serde_json::Value {
     }
     all.insert("guest".into(), guest.into());
     all.into()
+}
+
+/// How facts about the guest's kernel begin.
+const KERNEL: &str = "kernel.";
+
+/// The module that a fact is the build-id of.
+fn module(fact: &str) -> Option<&str> {
+    fact.strip_prefix("module.")?.strip_suffix(".build-id")
+}
+
+/// Whether a fact stands in the provenance.
+pub(super) fn is_provenance(fact: &str) -> bool {
+    fact.starts_with(KERNEL) || module(fact).is_some()
 }

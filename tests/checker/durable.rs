@@ -41,6 +41,15 @@ fn cut(durable: Durable, on_leg: Option<Block>, through: Block) -> Verdict {
             digests: sector_digests(&block).collect(),
             payload: None,
         });
+        // Of other sectors, which the story is not about.
+        for at in [9000, 9100] {
+            history.push(What::Lost {
+                leg: LegId(0),
+                start: Sector(data_offset(0) + at),
+                digests: sector_digests(&[0; 512]).collect(),
+                payload: None,
+            });
+        }
     }
     history.mark(Mark::StepBegin { step: 0 });
     history.mark(Mark::Survey {
@@ -70,6 +79,11 @@ fn found(verdict: &Verdict) -> Vec<&Finding> {
     let all = verdict.findings.iter();
     all.filter(|finding| finding.check == Check::Durable)
         .collect()
+}
+
+fn lost_lines(finding: &Finding) -> Vec<&str> {
+    let lines = finding.story.iter().map(|line| line.what.as_str());
+    lines.filter(|what| what.contains("cache lost")).collect()
 }
 
 fn none(verdict: &Verdict) {
@@ -104,6 +118,17 @@ fn a_durable_version_that_is_gone_is_found_on_the_leg() {
                 (Wrongness::Older, &["a".to_owned()][..])
             );
             assert_eq!(all[0].array[0].start, AT);
+            // What is named is the cut, and the request whose content it took.
+            let first = all[0].first_wrong.as_ref().unwrap();
+            let at = data_offset(0) + AT;
+            assert!(
+                first
+                    .what
+                    .contains(&format!("its sector {at} had in the cache that request")),
+                "{first:?}"
+            );
+            let told: Vec<&str> = lost_lines(all[0]);
+            assert_eq!(told, [format!("power cut: its cache lost {at}+1")]);
         }
     }
 }
@@ -115,6 +140,11 @@ fn a_durable_version_that_is_gone_is_found_through_the_array() {
     assert_eq!(all.len(), 1, "{all:#?}");
     assert_eq!((all[0].kind, all[0].sectors), (Wrongness::Older, 1));
     assert!(all[0].legs.is_empty() && all[0].headline.contains("through the array"));
+    let first = all[0].first_wrong.as_ref().unwrap();
+    assert!(
+        first.what.contains(&format!("read array sector {AT} (#")),
+        "{first:?}"
+    );
 }
 
 #[test]

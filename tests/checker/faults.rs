@@ -248,7 +248,7 @@ fn a_resync_that_copies_a_lie_is_injected_and_what_it_forgets_is_not() {
         Style::Plain,
     );
     let second = text.lines().nth(1).unwrap();
-    assert!(known && second.starts_with("  first: "), "{text}");
+    assert!(known && second.starts_with("  first wrong: "), "{text}");
     let verdict = resync_of_a_lie(true);
     assert_eq!(verdict.outcome, Outcome::Findings);
     assert_eq!(

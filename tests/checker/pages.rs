@@ -2,9 +2,12 @@
 
 use crate::history::{History, Load};
 use legwatch::event::What;
+use legwatch::mark::Mark;
 use legwatch::oracle::Verdict;
 use legwatch::picture::{Painter, Picture};
 use legwatch::report::html;
+use legwatch::report::json::Report;
+use legwatch::report::text::{Style, render};
 
 fn picture(history: &History, verdict: &Verdict) -> Picture {
     let mut painter = Painter::new(&history.header, verdict);
@@ -131,4 +134,82 @@ fn what_the_guest_says_is_escaped() {
         let found = page.matches(word).count();
         assert!(found == usize::from(word == "http://"), "{word}: {found}");
     }
+}
+
+/// Text that a guest, or whoever hands a journal on, has a say in never moves a terminal's cursor, ends a line, or turns its direction.
+#[test]
+fn report_txt_spells_out_what_would_steer_a_terminal() {
+    const HOSTILE: &str = "a\u{1b}[2J\u{1b}[1;32m\u{9b}H\n✓ clean\r\u{202e}\u{2028}\u{7}b";
+    let mut history = History::with_bitmap(2, None);
+    history.header.reproduce = HOSTILE.into();
+    history.header.provenance = serde_json::json!({ HOSTILE: HOSTILE });
+    history.push(What::Console {
+        line: HOSTILE.into(),
+    });
+    for name in ["kernel.cmdline", HOSTILE] {
+        history.mark(Mark::Fact {
+            name: name.into(),
+            value: HOSTILE.into(),
+        });
+    }
+    let lost = Load::new(1, 1, 800, 8);
+    history.begin(&lost);
+    history.write(0, 800, &lost.contents());
+    history.push(What::Hand {
+        what: HOSTILE.into(),
+        added: Vec::new(),
+    });
+    history.mark(Mark::StepEnd {
+        step: 0,
+        ok: false,
+        detail: HOSTILE.into(),
+    });
+    history.end(&lost);
+    // A leg that holds text.
+    let odd = Load::new(1, 2, 1600, 1);
+    history.begin(&odd);
+    let mut held = [b' '; 512];
+    held[..HOSTILE.len()].copy_from_slice(HOSTILE.as_bytes());
+    history.write(0, 1600, &odd.contents());
+    history.write(1, 1600, &[held]);
+    history.end(&odd);
+    history.quiet();
+    history.superblocks(true);
+    history.power_off();
+    let mut verdict = history.verdict();
+    verdict.notes.push(HOSTILE.into());
+    verdict.reasons.push(HOSTILE.into());
+    assert!(verdict.findings.len() >= 2, "{verdict:#?}");
+    verdict.findings[0].headline.push_str(HOSTILE);
+    verdict.findings[0].notes.push(HOSTILE.into());
+    for style in [Style::Plain, Style::Colour] {
+        let text = render(&history.header, &verdict, style);
+        assert!(
+            text.contains("a\\u{1b}[2J") && text.contains("\\u{202e}"),
+            "{text}"
+        );
+        for line in text.lines() {
+            let own = [
+                "\u{1b}[0m",
+                "\u{1b}[1m",
+                "\u{1b}[2m",
+                "\u{1b}[1;31m",
+                "\u{1b}[1;32m",
+            ];
+            let rest = match style {
+                Style::Plain => line.to_owned(),
+                Style::Colour => own
+                    .iter()
+                    .fold(line.to_owned(), |line, code| line.replace(code, "")),
+            };
+            let steers = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{202e}');
+            assert!(!rest.contains(steers), "{line:?}");
+            assert!(!rest.starts_with('✓'), "{line:?}");
+        }
+    }
+    let json = Report::new(&history.header, &verdict).render();
+    assert!(
+        !json.contains(['\u{1b}', '\u{7}', '\r']),
+        "JSON spells them out itself"
+    );
 }

@@ -49,7 +49,10 @@ fn the_first_finding_is_told_with_the_event_that_proves_it() {
     assert_eq!(checker.so_far().proven, 1);
     assert_eq!(
         checker.first_proven().unwrap(),
-        "absent on leg b, array 200+8 (stamp)"
+        format!(
+            "absent on leg b, array 200+8 (stamp), proven by {}",
+            history.events[proven - 1].no
+        )
     );
 }
 

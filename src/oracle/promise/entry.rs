@@ -205,7 +205,7 @@ impl Checker {
                 }
             }
             let from = EventNo(story.iter().map(|line| line.event).min().unwrap_or(no.0));
-            story.extend(self.moments.between(from, no).cloned());
+            story.extend(self.moments.between(from, no, |_, _| false));
             story.sort();
             story.dedup();
             let first_wrong = self.request_at(leg, no);

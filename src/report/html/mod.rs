@@ -9,6 +9,7 @@ use crate::header::RunHeader;
 use crate::oracle::excuse::Excuse;
 use crate::oracle::{Layer, LegMap, Verdict};
 use crate::picture::Picture;
+use crate::report::facts;
 use crate::report::json::Report;
 use crate::report::text::{self, Style};
 
@@ -45,7 +46,7 @@ struct Card<'a> {
 struct Told<'a> {
     event: u64,
     time: String,
-    leg: &'a str,
+    who: String,
     class: &'a str,
     what: &'a str,
     hit: bool,
@@ -90,7 +91,7 @@ pub fn render(header: &RunHeader, verdict: &Verdict, picture: &Picture) -> Strin
         "script": SCRIPT,
         "data": embedded(&data(header, verdict, picture)),
         "verdict": text::verdict_line(verdict, Style::Plain),
-        "first": text::first_wrong(verdict).map(|(at, first)| json!({ "at": at, "what": first.what })),
+        "first": text::first_wrong(verdict).map(|(at, first)| json!({ "at": at, "what": first })),
         "scenario_name": scenario_name(header),
         "scenario": header.scenario,
         "release": release,
@@ -102,7 +103,8 @@ pub fn render(header: &RunHeader, verdict: &Verdict, picture: &Picture) -> Strin
         "tiles": tiles(verdict),
         "excuses": excuses,
         "checks": verdict.coverage.triggered.iter().collect::<Vec<_>>(),
-        "facts": facts(header, verdict),
+        "facts": facts::provenance(header, &verdict.coverage),
+        "others": facts::others(&verdict.coverage).collect::<Vec<_>>(),
     });
     let mut environment = minijinja::Environment::new();
     environment
@@ -152,10 +154,10 @@ fn card(at: usize, finding: &Finding) -> Card<'_> {
             Told {
                 event: line.event,
                 time,
-                leg: &line.leg,
+                who: text::who(line),
                 class: match line.leg.as_str() {
                     "console" => "console",
-                    "guest" => "guest",
+                    "guest" | "ctl" => "guest",
                     _ => "leg",
                 },
                 what: &line.what,
@@ -301,51 +303,32 @@ fn tiles(verdict: &Verdict) -> Vec<Value> {
         ),
         tile("twins compared", coverage.twins_compared.to_string()),
         tile(
-            "excused",
+            "sectors excused",
             coverage.excused.values().sum::<u64>().to_string(),
         ),
-        tile("writes behind", behind),
+        tile("writes left behind", behind),
         tile(
-            "quiet points, missed",
+            "quiet points reached, missed",
             format!(
-                "{}, {}",
+                "{} · {}",
                 coverage.quiet_reached,
                 coverage.quiet_missed.len()
             ),
         ),
         tile(
-            "read back right, wrong",
-            format!("{}, {}", coverage.read_back_good, coverage.read_back_bad),
+            "sectors read back right, wrong",
+            format!("{} · {}", coverage.read_back_good, coverage.read_back_bad),
         ),
         tile(
             "flushes, discards",
             format!(
-                "{}, {}",
+                "{} · {}",
                 coverage.flushes_acknowledged, coverage.discards_acknowledged
             ),
         ),
         tile("events", coverage.events.to_string()),
         tile("boots", coverage.boots.to_string()),
     ]
-}
-
-fn facts(header: &RunHeader, verdict: &Verdict) -> Vec<(String, String)> {
-    let mut facts = vec![
-        ("run".to_owned(), header.run.to_string()),
-        ("seed".to_owned(), header.seed.to_string()),
-    ];
-    if let Value::Object(fields) = &header.provenance {
-        for (name, value) in fields {
-            let value = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
-            facts.push((name.clone(), value));
-        }
-    }
-    for (name, value) in &verdict.coverage.facts {
-        facts.push((name.clone(), value.clone()));
-    }
-    facts
 }
 
 /// The scenario's own name; `serve` without one.

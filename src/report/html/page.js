@@ -30,10 +30,10 @@
     ["superblock", "superblocks", "--meta"], ["bitmap", "bitmap", "--excused"], ["device", "device", "--warn"]];
   const on = Object.fromEntries(KINDS.map(([k]) => [k, true])), legOn = LEGS.map(() => true);
   const check = (parent, name, css, set, id) => {
-    const label = el("label"), box = el("input"); box.type = "checkbox"; box.checked = true; box.id = id;
-    const sw = el("i", undefined, "sw"); if (css) sw.style.background = "var(" + css + ")"; else sw.hidden = true;
+    const label = el("label"), box = el("input"), parts = [name]; box.type = "checkbox"; box.checked = true; box.id = id;
+    if (css) { const sw = el("i", undefined, "sw"); sw.style.background = "var(" + css + ")"; parts.unshift(sw); } else parts.unshift(" ");
     box.addEventListener("change", () => { set(box.checked); draw(); });
-    label.append(box, sw, name); parent.append(label);
+    label.append(box, ...parts); parent.append(label);
   };
   for (const [kind, name, color] of KINDS) check($("kinds"), name, color, (v) => { on[kind] = v; }, "kind-" + kind);
   LEGS.forEach((leg, i) => check($("legfilter"), "leg " + leg.name, null, (v) => { legOn[i] = v; }, "leg-" + i));
@@ -54,7 +54,7 @@
 
   function draw() {
     const shown = LEGS.map((_, i) => i).filter((i) => legOn[i]);
-    const TOP = 34, GUEST = 46, LANE = 96, H = TOP + GUEST + shown.length * LANE + 8;
+    const TOP = 34, GUEST = 50, LANE = 96, H = TOP + GUEST + shown.length * LANE + 8;
     const [g, w] = fitCanvas(tl, H); spots = [];
     const ink = css("--ink"), faint = css("--faint"), line = css("--line");
     g.font = "11px system-ui, sans-serif"; g.textBaseline = "top";
@@ -73,12 +73,16 @@
     // the guest: boots, marks, console
     const rowOf = { boot: 0, mark: 0, console: 1, device: 1, fault: 1 };
     g.fillStyle = faint; g.fillText("guest", w - 34, TOP);
-    let lastText = [-1e9, -1e9];
+    let labelEnd = -1;
     for (const m of P.moments) {
       if (m.leg >= 0 || m.us < view[0] || m.us > view[1] || !passMoment(m)) continue;
-      const row = rowOf[m.kind] || 0, x = X(m.us, w), y = TOP + 13 + row * 16;
-      g.fillStyle = css(KINDS.find((k) => k[0] === m.kind)[2]); g.fillRect(x, y, 2, 12);
-      if (x - lastText[row] > 130 && m.kind !== "console") { g.fillText(m.text.slice(0, 22), x + 4, y); lastText[row] = x; }
+      const row = rowOf[m.kind] || 0, x = X(m.us, w), y = TOP + 17 + row * 14;
+      g.fillStyle = css(KINDS.find((k) => k[0] === m.kind)[2]); g.fillRect(x, y, 2, 11);
+      // In words above, where there is room.
+      if (m.kind !== "console" && x >= labelEnd) {
+        const text = m.text.length > 28 ? m.text.slice(0, 27) + "…" : m.text, wide = g.measureText(text).width;
+        if (x + wide < w - 40) { g.fillText(text, x, TOP); labelEnd = x + wide + 12; }
+      }
       spots.push({ x0: x - 3, x1: x + 5, y0: y, y1: y + 13, text: at(m.us) + " " + m.text, moment: m });
     }
     // legs

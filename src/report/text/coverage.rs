@@ -6,7 +6,8 @@ use super::style::Style;
 use super::{line, seconds};
 use crate::header::RunHeader;
 use crate::oracle::excuse::Excuse;
-use crate::oracle::{Coverage, FaultCoverage, LegCoverage};
+use crate::oracle::{Coverage, FaultCoverage, LegCoverage, Verdict};
+use crate::report::facts;
 
 /// What was exercised and compared.
 pub(super) fn coverage(out: &mut String, coverage: &Coverage, style: Style) {
@@ -151,17 +152,11 @@ fn leg_line(leg: &LegCoverage) -> String {
 }
 
 /// Where it all comes from.
-pub(super) fn provenance(out: &mut String, header: &RunHeader, style: Style) {
+pub(super) fn provenance(out: &mut String, header: &RunHeader, verdict: &Verdict, style: Style) {
     out.push('\n');
     line(out, &style.bold("provenance"));
-    line(out, &format!("  run {}, seed {}", header.run, header.seed));
-    if let serde_json::Value::Object(fields) = &header.provenance {
-        for (name, value) in fields {
-            let value = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
-            line(out, &format!("  {name}: {value}"));
-        }
+    for (name, value) in facts::provenance(header, &verdict.coverage) {
+        line(out, &format!("  {name}: {value}"));
     }
     if !header.reproduce.is_empty() {
         line(out, &format!("  again: {}", header.reproduce));

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::style::Style;
-use super::{decides, line, seconds};
+use super::{decides, line, printable, seconds};
 use crate::finding::{Confidence, Example, Finding, Holding, StoryLine};
 use crate::report::hexdump;
 
@@ -14,13 +14,13 @@ const RANGES_MAX: usize = 8;
 
 /// A finding in one line: what, where, on which legs.
 pub fn summary(finding: &Finding, style: Style) -> String {
-    let mut text = style.red(&format!("✗ {}", finding.headline));
+    let mut text = style.red(&format!("✗ {}", printable(&finding.headline)));
     let place = place(finding);
     if !place.is_empty() {
         write!(text, "   {place}").expect("a string takes everything");
     }
     if !finding.detail.is_empty() {
-        write!(text, "   {}", finding.detail).expect("a string takes everything");
+        write!(text, "   {}", printable(&finding.detail)).expect("a string takes everything");
     }
     text
 }
@@ -185,7 +185,8 @@ fn story(out: &mut String, finding: &Finding, gutter: &Gutter) {
     }
 }
 
-fn who(one: &StoryLine) -> String {
+/// Who did it: a leg by its name, or what is none.
+pub(in crate::report) fn who(one: &StoryLine) -> String {
     match one.leg.as_str() {
         other @ ("guest" | "console" | "ctl") => other.to_owned(),
         leg => format!("leg {leg}"),

@@ -2,13 +2,15 @@
 
 mod coverage;
 mod finding;
+mod printable;
 mod style;
 
-pub(super) use finding::diff;
+pub(super) use finding::{diff, who};
 pub use finding::{place, summary};
+pub use printable::printable;
 pub use style::Style;
 
-use crate::finding::{Cause, Confidence, Finding, StoryLine};
+use crate::finding::{Cause, Confidence, Finding};
 use crate::header::RunHeader;
 use crate::oracle::{Outcome, Verdict};
 
@@ -20,10 +22,9 @@ const LINES_MAX: usize = 200;
 /// The whole report.
 pub fn render(header: &RunHeader, verdict: &Verdict, style: Style) -> String {
     let mut out = String::new();
-    out.push_str(&verdict_line(verdict, style));
-    out.push('\n');
+    line(&mut out, &verdict_line(verdict, style));
     if let Some((_, first)) = first_wrong(verdict) {
-        line(&mut out, &format!("  first: {}", first.what));
+        line(&mut out, &format!("  first wrong: {first}"));
     }
     for (at, finding) in verdict.findings.iter().take(LINES_MAX).enumerate() {
         if at < FULL_MAX {
@@ -71,8 +72,12 @@ pub fn render(header: &RunHeader, verdict: &Verdict, style: Style) -> String {
     for note in &verdict.notes {
         line(&mut out, &format!("  note: {note}"));
     }
-    coverage::provenance(&mut out, header, style);
-    out
+    coverage::provenance(&mut out, header, verdict, style);
+    match style {
+        Style::Colour => out,
+        // Colours that are not ours.
+        Style::Plain => out.replace('\u{1b}', "\\u{1b}"),
+    }
 }
 
 /// The one line that says it all.
@@ -109,10 +114,12 @@ pub fn verdict_line(verdict: &Verdict, style: Style) -> String {
         }
         Outcome::Inconclusive => style.yellow(&format!(
             "? inconclusive: {}{}",
-            verdict
-                .reasons
-                .first()
-                .map_or("no reason known", String::as_str),
+            printable(
+                verdict
+                    .reasons
+                    .first()
+                    .map_or("no reason known", String::as_str)
+            ),
             suspects(verdict)
         )),
     }
@@ -144,17 +151,24 @@ fn suspects(verdict: &Verdict) -> String {
     }
 }
 
-/// The first wrong request: of the first finding that decides and knows it, or where none decides of the first injected one; with the finding's place.
-pub(super) fn first_wrong(verdict: &Verdict) -> Option<(usize, &StoryLine)> {
+/// The first wrong request: of the first finding that decides and knows it, or where none decides of the first injected one; what the first finding says
+/// where none knows a request; with the finding's place.
+pub(super) fn first_wrong(verdict: &Verdict) -> Option<(usize, String)> {
     let any_decides = verdict.findings.iter().any(decides);
-    verdict
+    let (at, finding) = verdict
         .findings
         .iter()
         .enumerate()
         .filter(|(_, finding)| decides(finding) == any_decides)
-        .filter_map(|(at, finding)| Some((at, finding, finding.first_wrong.as_ref()?)))
-        .min_by_key(|(_, finding, _)| (finding.confidence, finding.first))
-        .map(|(at, _, first)| (at, first))
+        .min_by_key(|(_, finding)| {
+            let unknown = finding.first_wrong.is_none();
+            (finding.confidence, unknown, finding.first)
+        })?;
+    let what = match &finding.first_wrong {
+        Some(first) => first.what.clone(),
+        None => format!("{}, found at #{}", finding.headline, finding.first),
+    };
+    Some((at, what))
 }
 
 /// What a rule caused does not decide.
@@ -163,7 +177,7 @@ fn decides(finding: &Finding) -> bool {
 }
 
 fn line(out: &mut String, text: &str) {
-    out.push_str(text);
+    out.push_str(&printable::coloured(text));
     out.push('\n');
 }
 

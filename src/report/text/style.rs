@@ -1,5 +1,15 @@
 //! Colours on a terminal, or none.
 
+/// All that [`Style`] writes beside text.
+pub(super) const CODES: [&str; 6] = [
+    "\x1b[0m",
+    "\x1b[1m",
+    "\x1b[2m",
+    "\x1b[1;31m",
+    "\x1b[1;32m",
+    "\x1b[1;33m",
+];
+
 /// Colours, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
