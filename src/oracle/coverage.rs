@@ -6,7 +6,7 @@ use super::guest::BadRead;
 use super::known;
 use super::lost::{HUNG, LOST};
 use super::verdict::{Coverage, EndState, Outcome, Verdict};
-use super::world::{bit, leg_sector};
+use super::world::bit;
 use crate::event::GuestEnd;
 use crate::finding::{Cause, Check, Finding, Range, StoryLine, Wrongness};
 use crate::mark::IntentKind;
@@ -139,7 +139,10 @@ impl Checker {
             &format!("{}/{}", first.target, first.array_sector),
             first.at,
             format!("{count} sectors were read back wrong through the array"),
-            self.who_has(first),
+            first
+                .look
+                .as_ref()
+                .map_or_else(String::new, |look| look.holders.clone()),
         );
         finding.sectors = count;
         for read in &rest {
@@ -153,9 +156,12 @@ impl Checker {
                 }),
             }
         }
-        finding.reason =
+        finding.reason = if first.look.as_ref().is_some_and(|look| look.held) {
+            "the guest was given what a leg held then, and that is not what it had been told is written"
+        } else {
             "the guest read something else than it wrote, and what the legs hold does not explain it"
-                .into();
+        }
+        .into();
         let sources: Vec<_> = rest
             .iter()
             .map(|read| self.injected.source(Some(read.digest)))
@@ -179,39 +185,24 @@ impl Checker {
             Some(_) => format!("array sector {}", first.array_sector),
             None => format!("sector {} of target {}", first.sector, first.target),
         };
-        finding.first_wrong = Some(StoryLine {
-            event: first.at.0,
-            time_us: first.time_us,
-            leg: "guest".into(),
-            what: format!("the guest read {place} back ({}) and got {held}", first.at),
+        let told = format!("the guest read {place} back ({}) and got {held}", first.at);
+        let request = first.look.as_ref().and_then(|look| look.request.clone());
+        finding.first_wrong = Some(match request {
+            Some(request) => StoryLine {
+                what: format!("{}; {told}", request.what),
+                ..request
+            },
+            None => StoryLine {
+                event: first.at.0,
+                time_us: first.time_us,
+                leg: "guest".into(),
+                what: told,
+            },
         });
-        if self.guest.bad_reads.first().map(|read| read.at) == Some(first.at) {
-            finding.story.clone_from(&self.guest.bad_reads_story);
+        if let Some(look) = &first.look {
+            finding.story.clone_from(&look.story);
         }
         findings.push(finding);
-    }
-
-    /// In words: which legs hold what was read.
-    fn who_has(&self, read: &BadRead) -> String {
-        let array = read.key.and_then(|key| self.world.md.array(key));
-        let Some(array) = array else {
-            return "its target maps to no array that is known".into();
-        };
-        let holders: Vec<&str> = array
-            .members
-            .iter()
-            .filter(|member| {
-                leg_sector(member, read.array_sector).is_some_and(|at| {
-                    self.world.shadow(member.leg).current(at).digest == Some(read.digest)
-                })
-            })
-            .map(|member| self.world.header.leg_name(member.leg))
-            .collect();
-        if holders.is_empty() {
-            "no leg holds what was read".into()
-        } else {
-            format!("held by: {}", holders.join(", "))
-        }
     }
 
     fn add_steps(&self, findings: &mut Vec<Finding>, reasons: &mut Vec<String>) {

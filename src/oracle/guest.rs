@@ -12,6 +12,8 @@ use crate::md::ArrayKey;
 
 /// Bad reads that are remembered one by one.
 const BAD_READS_MAX: usize = 1000;
+/// Those among them that are looked at closely, when they are told.
+const BAD_LOOKS_MAX: usize = 64;
 
 /// Array sectors, and the IV of the first where the target is encrypted.
 type Mapped = (ArrayKey, SectorRange, Option<Sector>);
@@ -27,6 +29,20 @@ pub(crate) struct BadRead {
     pub(crate) digest: u32,
     pub(crate) key: Option<ArrayKey>,
     pub(crate) array_sector: Sector,
+    /// What was seen when it was told, of some.
+    pub(crate) look: Option<Box<BadLook>>,
+}
+
+/// A sector that was read back wrong, looked at when the guest said so.
+#[derive(Clone, Debug)]
+pub(crate) struct BadLook {
+    /// Which legs held what was read, in words.
+    pub(crate) holders: String,
+    /// Whether one did.
+    pub(crate) held: bool,
+    /// The request that returned it last, as far as can be told.
+    pub(crate) request: Option<StoryLine>,
+    pub(crate) story: Vec<StoryLine>,
 }
 
 /// A step that failed.
@@ -54,8 +70,7 @@ pub(crate) struct Guest {
     pub(crate) target_in_boot: bool,
     pub(crate) bad_reads: Vec<BadRead>,
     pub(crate) bad_reads_more: u64,
-    /// What happened before the first one.
-    pub(crate) bad_reads_story: Vec<StoryLine>,
+    bad_reads_looked: usize,
     pub(crate) failed: Vec<FailedStep>,
     pub(crate) workload_notes: Vec<String>,
     /// Discards and flushes of the workload that failed.
@@ -283,10 +298,15 @@ impl Checker {
         if let Some((key, range, _)) = mapped {
             self.wrongs.prove_read(key, range.start());
         }
-        if self.guest.bad_reads.is_empty() {
-            let begin = self.guest.boot_began;
-            self.guest.bad_reads_story = self.moments.between(begin, no, |_, _| false);
-        }
+        let key = mapped.map(|(key, ..)| key);
+        let array_sector = mapped.map_or(sector, |(_, range, _)| range.start());
+        let follows = self.guest.bad_reads.last().is_some_and(|before| {
+            before.target == target && before.sector.0.checked_add(1) == Some(sector.0)
+        });
+        let look = (!follows && self.guest.bad_reads_looked < BAD_LOOKS_MAX).then(|| {
+            self.guest.bad_reads_looked += 1;
+            Box::new(self.look_at_bad_read(no, key, array_sector, digest))
+        });
         self.guest.bad_reads.push(BadRead {
             at: no,
             time_us: us,
@@ -294,8 +314,9 @@ impl Checker {
             sector,
             head: head.to_owned(),
             digest,
-            key: mapped.map(|(key, ..)| key),
-            array_sector: mapped.map_or(sector, |(_, range, _)| range.start()),
+            key,
+            array_sector,
+            look,
         });
     }
 

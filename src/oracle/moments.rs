@@ -14,6 +14,8 @@ const MOMENTS_MAX: usize = 4096;
 const DECIDED_MAX: usize = 16_384;
 /// Moments that one story tells at most.
 const TOLD_MAX: usize = 16;
+/// Those among them that come in crowds, as a boot brings them, and must not take the room of how the boot before it ended.
+const MINOR_MAX: usize = 8;
 
 /// The log.
 #[derive(Debug, Default)]
@@ -27,6 +29,8 @@ pub(crate) struct Moments {
 struct Moment {
     line: StoryLine,
     place: Option<(LegId, SectorRange)>,
+    /// A line of the console, or what became of a device's connection.
+    minor: bool,
 }
 
 /// What a rule decided about a request.
@@ -61,14 +65,16 @@ impl Moments {
         if self.lines.len() == MOMENTS_MAX {
             self.lines.pop_front();
         }
-        let place = match &event.what {
-            What::Lost {
-                leg,
-                start,
-                digests,
-                ..
-            } => SectorRange::new(*start, digests.len() as u64).map(|range| (*leg, range)),
-            _ => None,
+        let place = if let What::Lost {
+            leg,
+            start,
+            digests,
+            ..
+        } = &event.what
+        {
+            SectorRange::new(*start, digests.len() as u64).map(|range| (*leg, range))
+        } else {
+            None
         };
         let line = StoryLine {
             event: event.no.0,
@@ -76,7 +82,8 @@ impl Moments {
             leg: who,
             what,
         };
-        self.lines.push_back(Moment { line, place });
+        let minor = matches!(event.what, What::Console { .. } | What::Frontend { .. });
+        self.lines.push_back(Moment { line, place, minor });
     }
 
     /// The moments from one number to another, in order, the last ones where there are many. Of what happened to a part of a leg alone only what `about`
@@ -89,11 +96,16 @@ impl Moments {
     ) -> Vec<StoryLine> {
         let begin = self.lines.partition_point(|one| one.line.event < from.0);
         let end = self.lines.partition_point(|one| one.line.event <= to.0);
+        let mut minor = 0;
         let mut told: Vec<StoryLine> = self
             .lines
             .range(begin..end)
             .rev()
             .filter(|one| one.place.is_none_or(|(leg, range)| about(leg, range)))
+            .filter(|one| {
+                minor += usize::from(one.minor);
+                !one.minor || minor <= MINOR_MAX
+            })
             .take(TOLD_MAX)
             .map(|one| one.line.clone())
             .collect();

@@ -1,10 +1,11 @@
 //! A wrong sector looked at closely, at the moment it is found: what each leg holds, and what happened to it.
 
 use super::checker::{Checker, Wanted};
+use super::guest::BadLook;
 use super::intents::Meant;
 use super::world::{leg_range, leg_sector};
 use super::wrong::{Detail, Held};
-use crate::block::{LegId, RequestId, Sector, SectorRange, Status};
+use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status};
 use crate::event::EventNo;
 use crate::finding::{Check, StoryLine, Wrongness};
 use crate::md::ArrayKey;
@@ -114,7 +115,14 @@ impl Checker {
         };
         story.extend(self.moments.between(from, self.last, about));
         story.sort();
-        let first_wrong = self.first_wrong(kind, leg, key, sector, &legs);
+        let mut first_wrong = self.first_wrong(kind, leg, key, sector, &legs);
+        if check == Check::Durable
+            && let Some(first) = &mut first_wrong
+        {
+            first
+                .what
+                .push_str("; the workload was told that it is durable");
+        }
         Some(Box::new(Detail {
             sector,
             expected,
@@ -190,13 +198,13 @@ impl Checker {
         let brought = held.versions.iter().find(|version| version.request > 0);
         let brought = brought.map_or_else(String::new, |version| {
             format!(
-                " that request {} ({}) had brought",
+                ", which request {} ({}) had brought",
                 version.request, version.no
             )
         });
         Some(StoryLine {
             what: format!(
-                "the power cut (#{}): leg {name} lost what its sector {} had in the cache{brought}",
+                "the power cut (#{}) took sector {} from leg {name}'s cache{brought}",
                 cut.event, held.sector
             ),
             ..cut.clone()
@@ -251,6 +259,67 @@ impl Checker {
                     ),
                 });
             }
+        }
+    }
+
+    /// Looks at a sector of which the guest has just said that it read it back wrong.
+    pub(super) fn look_at_bad_read(
+        &self,
+        no: EventNo,
+        key: Option<ArrayKey>,
+        sector: Sector,
+        digest: u32,
+    ) -> BadLook {
+        let begin = self.guest.boot_began;
+        let mut story = self.moments.between(begin, no, |_, _| false);
+        let Some((key, array)) = key.and_then(|key| Some((key, self.world.md.array(key)?))) else {
+            return BadLook {
+                holders: "its target maps to no array that is known".into(),
+                held: false,
+                request: None,
+                story,
+            };
+        };
+        // The last read of a leg that held it, else the last one of any.
+        let (mut holders, mut read): (Vec<&str>, Option<(bool, LegId, &Past)>) = (Vec::new(), None);
+        for member in &array.members {
+            let Some(at) = leg_sector(member, sector) else {
+                continue;
+            };
+            let holds = self.world.shadow(member.leg).current(at).digest == Some(digest);
+            if holds {
+                holders.push(self.world.header.leg_name(member.leg));
+            }
+            if let Some(one) = SectorRange::new(at, 1) {
+                let requests = &self.world.requests;
+                let (requests, _) = requests.touching(member.leg, one, begin, no, usize::MAX);
+                let reads = requests.iter().filter(|past| {
+                    past.operation == Operation::Read && past.ending == Ending::Answered(Status::Ok)
+                });
+                for past in reads {
+                    let later = |(held, _, before): (bool, LegId, &Past)| {
+                        (held, before.ended) < (holds, past.ended)
+                    };
+                    if read.is_none_or(later) {
+                        read = Some((holds, member.leg, past));
+                    }
+                }
+                let skip = requests.len().saturating_sub(STORY_MAX);
+                let told = requests.get(skip..).unwrap_or_default();
+                self.tell_requests(member.leg, told, &mut story);
+            }
+        }
+        self.tell_intents(key, sector, &mut story);
+        story.sort();
+        BadLook {
+            holders: match &holders[..] {
+                [] => "no leg held what was read".into(),
+                [one] => format!("leg {one} held what was read"),
+                many => format!("legs {} held what was read", many.join(", ")),
+            },
+            held: !holders.is_empty(),
+            request: read.map(|(_, leg, past)| self.request_in_words(leg, past)),
+            story,
         }
     }
 

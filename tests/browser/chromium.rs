@@ -88,19 +88,51 @@ impl Chromium {
         answer["result"]["value"].clone()
     }
 
-    /// Clicks on the timeline's first triangle with the mouse.
-    pub(crate) fn click_first_triangle(&mut self) {
-        self.ask("document.getElementById('fit').click(); document.getElementById('timeline').scrollIntoView()");
-        let place = self.ask(
-            "(() => { const D = JSON.parse(document.getElementById('data').textContent), c = document.getElementById('tl'), r = c.getBoundingClientRect(); \
-             return [r.left + D.findings[0].us / D.picture.span_us * c.clientWidth, r.top + 6]; })()",
-        );
+    /// Waits until an expression is true: an event that was sent has been dealt with.
+    pub(crate) fn wait(&mut self, expression: &str) {
+        let begun = legwatch::clock::now();
+        while self.ask(expression) != true {
+            assert!(begun.elapsed().as_secs() < 60, "waited for {expression}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    /// Clicks with the mouse on a place that an expression gives: `[x, y]` in the window.
+    pub(crate) fn click(&mut self, place: &str) {
+        let place = self.ask(place);
         for kind in ["mousePressed", "mouseReleased"] {
             self.call(
                 "Input.dispatchMouseEvent",
                 json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 }),
             );
         }
+    }
+
+    /// Turns the mouse's wheel towards the user over such a place, with Ctrl held.
+    pub(crate) fn ctrl_wheel(&mut self, place: &str) {
+        let place = self.ask(place);
+        self.call(
+            "Input.dispatchMouseEvent",
+            json!({ "type": "mouseWheel", "x": place[0], "y": place[1], "deltaX": 0, "deltaY": -120, "modifiers": 2 }),
+        );
+    }
+
+    /// Presses a key whose text is this.
+    pub(crate) fn key(&mut self, text: &str) {
+        for kind in ["keyDown", "keyUp"] {
+            self.call(
+                "Input.dispatchKeyEvent",
+                json!({ "type": kind, "key": text, "text": text }),
+            );
+        }
+    }
+
+    /// As a system that prefers dark pages shows it, or light ones.
+    pub(crate) fn prefers(&mut self, scheme: &str) {
+        self.call(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] }),
+        );
     }
 
     /// As narrow as a phone.

@@ -76,6 +76,15 @@ fn open(folder: &Path) -> Option<Chromium> {
     Some(browser)
 }
 
+/// A place on the timeline, in the window: x may use `X`, which makes a time (µs) a place as the page's own view has it, and `D`, the page's data.
+fn on_timeline(x: &str, y: &str) -> String {
+    format!(
+        "(() => {{ const D = JSON.parse(document.getElementById('data').textContent), c = document.getElementById('tl'), r = c.getBoundingClientRect(); \
+         const [from, to] = document.getElementById('range').textContent.split(' … ').map((s) => parseFloat(s) * 1e6); \
+         const X = (us) => (us - from) / (to - from) * c.clientWidth; return [r.left + {x}, r.top + {y}]; }})()"
+    )
+}
+
 #[test]
 fn the_page_renders_filters_links_and_logs_no_error() {
     let folder = tempfile::tempdir().unwrap();
@@ -153,22 +162,60 @@ fn the_page_renders_filters_links_and_logs_no_error() {
             .contains("a cell is a sector")
     );
     page.ask("document.querySelectorAll('.finding.at').forEach((e) => e.classList.remove('at'))");
-    page.click_first_triangle();
-    assert!(
-        page.ask("document.querySelectorAll('.finding.at').length")
-            .as_u64()
-            .unwrap()
-            == 1
+    page.ask("document.getElementById('fit').click(); document.getElementById('timeline').scrollIntoView()");
+    page.click(&on_timeline("X(D.findings[0].us)", "6"));
+    let opened = "document.querySelector('.finding.at')?.id";
+    assert_eq!(page.ask(opened), "finding-0");
+
+    // A request that touched a finding's sectors says so, and leads to it; so does a sector of the map.
+    page.ask("document.querySelector('.first [data-goto]').click()");
+    assert_ne!(page.ask(range), whole);
+    page.ask("document.querySelectorAll('.finding.at').forEach((e) => e.classList.remove('at'))");
+    let link = "document.querySelector('#detail a[href=\"#finding-0\"]')";
+    let height = page
+        .ask("document.getElementById('tl').clientHeight")
+        .as_u64()
+        .unwrap();
+    let read = "X(D.picture.requests.find((r) => r[0] === 1 && r[3] === 0).slice(1, 3).reduce((us, took) => us + took / 2))";
+    let mut y = 16;
+    while page.ask(&format!("{link} === null")).as_bool().unwrap() {
+        assert!(y < height, "no click on the timeline met leg b's read");
+        page.click(&on_timeline(read, &y.to_string()));
+        y += 1;
+    }
+    page.ask(&format!("{link}.click()"));
+    assert_eq!(page.ask(opened), "finding-0");
+    page.ask("document.querySelectorAll('.finding.at').forEach((e) => e.classList.remove('at'))");
+    page.ask("document.querySelector('#finding-0 [data-map]').click()");
+    page.click(
+        "(() => { const r = document.querySelectorAll('#maps canvas')[1].getBoundingClientRect(), size = r.width / 64; \
+         return [r.left + size / 2, r.top + 6.5 * size]; })()",
     );
+    assert_eq!(page.ask(opened), "finding-0");
 
     // Zoom by keys, and back.
     page.ask("document.getElementById('fit').click()");
     assert_eq!(page.ask(range), whole);
     page.ask("document.getElementById('zoomin').click()");
     assert_ne!(page.ask(range), whole);
+    let view = page.ask(range);
+    page.ask("document.getElementById('tl').focus()");
+    page.key("+");
+    assert_ne!(page.ask(range), view);
+    page.key("0");
+    assert_eq!(page.ask(range), whole);
+    page.ask("document.getElementById('timeline').scrollIntoView()");
+    page.ctrl_wheel(&on_timeline("100", "120"));
+    page.wait(&format!("{range} !== {whole}"));
+
+    // The first wrong request is named without scrolling, on a desk and on a phone.
+    let named = "(() => { scrollTo(0, 0); const b = document.querySelector('.first'); \
+         return b.textContent.includes('leg b never got it') && b.getBoundingClientRect().bottom < window.innerHeight; })()";
+    assert_eq!(page.ask(named), true);
 
     // Narrow: nothing is wider than a phone. Dark: other colours.
     page.phone();
+    assert_eq!(page.ask(named), true);
     assert!(
         page.ask("document.documentElement.scrollWidth <= window.innerWidth")
             .as_bool()
@@ -180,6 +227,12 @@ fn the_page_renders_filters_links_and_logs_no_error() {
         page.ask("getComputedStyle(document.body).backgroundColor"),
         light
     );
+    page.ask("delete document.documentElement.dataset.theme");
+    let ground = "getComputedStyle(document.body).backgroundColor";
+    page.prefers("dark");
+    let dark = page.ask(ground);
+    page.prefers("light");
+    assert_ne!(page.ask(ground), dark);
     if let Some(folder) = std::env::var_os("LEGWATCH_SHOTS") {
         page.shots(Path::new(&folder));
     }

@@ -122,9 +122,9 @@ fn a_durable_version_that_is_gone_is_found_on_the_leg() {
             let first = all[0].first_wrong.as_ref().unwrap();
             let at = data_offset(0) + AT;
             assert!(
-                first
-                    .what
-                    .contains(&format!("its sector {at} had in the cache that request")),
+                first.what.contains(&format!(
+                    "took sector {at} from leg a's cache, which request "
+                )),
                 "{first:?}"
             );
             let told: Vec<&str> = lost_lines(all[0]);

@@ -546,7 +546,46 @@ fn a_read_back_that_the_legs_do_not_explain() {
     });
     let verdict = finish(&mut history);
     let finding = only(&verdict, Check::Stamp, Wrongness::ReadBack, &[], 10, 1);
-    assert_eq!(finding.detail, "no leg holds what was read");
+    assert_eq!(finding.detail, "no leg held what was read");
+    let first = finding.first_wrong.unwrap();
+    assert!(
+        first
+            .what
+            .starts_with("the guest read array sector 10 back (#"),
+        "{first:?}"
+    );
+}
+
+/// The request that returned it is named, and which leg held it when the guest said so, whatever became of it later.
+#[test]
+fn what_was_read_back_wrong_is_told_with_the_leg_that_returned_it() {
+    let mut history = History::new(2, None);
+    around(&mut history);
+    let stale = garbage(9);
+    history.write(1, 3000, &[stale]);
+    history.read(1, 3000, 1);
+    let said = history.mark(Mark::BadRead {
+        target: 1,
+        sector: legwatch::block::Sector(3000),
+        head: "00".into(),
+        digest: crc32fast::hash(&stale),
+    });
+    history.write(1, 3000, &[[0; 512]]);
+    let verdict = finish(&mut history);
+    let finding = only(&verdict, Check::Stamp, Wrongness::ReadBack, &[], 3000, 1);
+    assert_eq!(finding.detail, "leg b held what was read");
+    let first = finding.first_wrong.clone().unwrap();
+    assert!(
+        first.what.contains(" on leg b (#") && first.what.contains(": READ "),
+        "{first:?}"
+    );
+    assert!(first.what.ends_with(&format!(
+        "array sector 3000 back ({said}) and got what begins with 00"
+    )));
+    assert!(
+        finding.story.iter().any(|line| line.event == first.event),
+        "{finding:#?}"
+    );
 }
 
 #[test]

@@ -59,9 +59,10 @@
     const ink = css("--ink"), faint = css("--faint"), line = css("--line");
     g.font = "11px system-ui, sans-serif"; g.textBaseline = "top";
     const width = view[1] - view[0];
-    let step = 10 ** Math.floor(Math.log10(width / 5)); if (width / step > 12) step *= 2.5; if (width / step > 12) step *= 2;
+    const ticks = Math.max(2, Math.min(12, w / 84));
+    let step = 10 ** Math.floor(Math.log10(width / ticks)); for (const by of [2.5, 2, 2]) if (width / step > ticks) step *= by;
     for (let t = Math.ceil(view[0] / step) * step; t <= view[1]; t += step) {
-      const x = X(t, w); g.fillStyle = line; g.fillRect(x, TOP - 6, 1, H - TOP); g.fillStyle = faint; g.fillText(time(t), Math.min(x + 3, w - 44), 18);
+      const x = X(t, w); g.fillStyle = line; g.fillRect(x, TOP - 6, 1, H - TOP); g.fillStyle = faint; const said = time(t); if (x + 3 + g.measureText(said).width < w) g.fillText(said, x + 3, 18);
     }
     // findings on top
     F.forEach((f, i) => {
