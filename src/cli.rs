@@ -53,6 +53,9 @@ pub enum Command {
     Witness {
         /// Its configuration, JSON.
         config: PathBuf,
+        /// The run's witness was killed: go on where it was. What there is to know comes on standard input first.
+        #[arg(long)]
+        go_on: bool,
     },
 }
 
@@ -193,11 +196,22 @@ pub struct NewArgs {
 pub struct ServeArgs {
     /// A leg: NAME=mem:SIZE or NAME=file:PATH, then ,key=value for block_size, queues, read_only, write_cache, discard, write_zeroes, delay_ms,
     /// write_delay_ms, late_fetch, packed, event_idx, indirect, data=START+COUNT (repeatable, 1 to 8).
-    #[arg(long = "leg", required = true, value_name = "NAME=MEDIUM")]
+    #[arg(
+        long = "leg",
+        required_unless_present = "resume",
+        value_name = "NAME=MEDIUM"
+    )]
     pub legs: Vec<String>,
     /// Folder for the sockets (NAME.sock, control.sock).
-    #[arg(long)]
-    pub sockets: PathBuf,
+    #[arg(long, required_unless_present = "resume")]
+    pub sockets: Option<PathBuf>,
+    /// Go on with the run in this folder, whose `legwatch serve` was killed: the same legs, sockets and journal.
+    #[arg(
+        long,
+        value_name = "OUT",
+        conflicts_with_all = ["legs", "sockets", "out", "control", "faults", "seed", "record", "watch", "plan", "strict", "no_known"]
+    )]
+    pub resume: Option<PathBuf>,
     /// Folder for report and journal; must be new or empty. Default: a fresh one, printed.
     #[arg(long)]
     pub out: Option<PathBuf>,

@@ -11,8 +11,8 @@ use crate::config::{LegConfig, MediumConfig, Record};
 use crate::event::What;
 use crate::fault::{COMPILED_IN, Rule};
 use crate::leg::{
-    Bell, Command, Commander, Connection, Control, ControlShared, Disk, Faults, Lane, LegParts,
-    LegShared, LegStats, Plain, Rest, Role, Worker,
+    Bell, Command, Commander, Connection, Control, ControlShared, ControlState, Disk, Faults, Lane,
+    Left, LegParts, LegShared, LegStats, Plain, Rest, Role, Worker,
 };
 use crate::mark::SERIAL;
 use crate::medium::{Lies, Medium, MediumError, MediumView};
@@ -59,6 +59,21 @@ pub struct Options {
     pub rules: Vec<Rule>,
     /// For every sector at least so many legs stay good, whatever rules say.
     pub good_legs: u8,
+    /// Of memory legs, by their places, the memory files that they are in; without one, a leg's memory goes with the device.
+    pub memory: Vec<Option<PathBuf>>,
+    /// What there was before, if another process served these legs.
+    pub goes_on: Option<GoesOn>,
+}
+
+/// What a device goes on from, after the process that served its legs was killed.
+#[derive(Clone, Debug, Default)]
+pub struct GoesOn {
+    /// What each leg was doing.
+    pub legs: Vec<Left>,
+    /// The boot that goes on; 0: none yet.
+    pub boot: u32,
+    /// What the control leg had taken.
+    pub control: ControlState,
 }
 
 impl Default for Options {
@@ -72,6 +87,8 @@ impl Default for Options {
             seed: 0,
             rules: Vec::new(),
             good_legs: 0,
+            memory: Vec::new(),
+            goes_on: None,
         }
     }
 }
@@ -173,8 +190,17 @@ impl Device {
                 leg: config.name.clone(),
                 source,
             };
-            let medium = Medium::open(config).map_err(failed)?;
+            let memory = options.memory.get(usize::from(id));
+            let memory = memory.and_then(Option::as_deref);
+            let medium = Medium::open(config, memory).map_err(failed)?;
             let shared = Arc::new(LegShared::new(LegId(id), &config.name, config.data));
+            if let Some(ahead) = sequence.ahead() {
+                shared.keep_switch(Arc::clone(ahead));
+            }
+            if let Some(goes_on) = &options.goes_on {
+                let left = goes_on.legs.get(usize::from(id));
+                shared.goes_on_after(left.cloned().unwrap_or_default());
+            }
             built.push(Leg {
                 shared: Arc::clone(&shared),
                 view: medium.view(),
@@ -220,6 +246,10 @@ impl Device {
             Arc::clone(first),
         ));
         let control = Arc::new(ControlShared::default());
+        if let Some(goes_on) = &options.goes_on {
+            control.go_on(goes_on.control.clone());
+            faults.new_boot(goes_on.boot);
+        }
         let mut control_lane = Some(Lane::new(
             LegId::CONTROL,
             Role::Control(Control::new(
@@ -300,6 +330,12 @@ impl Device {
     /// A boot begins: its batches of marks count from 1 again, and the power is on.
     pub fn new_boot(&self, boot: u32) {
         self.control.new_boot();
+        for leg in &self.legs {
+            leg.shared.new_boot();
+        }
+        if let Some(ahead) = self.sequence.ahead() {
+            ahead.new_boot();
+        }
         self.faults.new_boot(boot);
     }
 

@@ -78,6 +78,24 @@ pub enum What {
         /// The content, outside known data areas.
         payload: Option<Vec<u8>>,
     },
+    /// The witness was killed, and goes on. What was in flight is abandoned right after this.
+    Restarted {
+        /// Events that were not in the journal yet and were kept all the same.
+        kept: u64,
+        /// Numbers that were given out and whose events are lost: what was being recorded at the moment of the kill.
+        missing: u64,
+    },
+    /// After a restart: what a leg holds of sectors where the events before do not say so.
+    Found {
+        /// The leg.
+        leg: LegId,
+        /// Its first sector.
+        start: Sector,
+        /// CRC-32 of each sector's content now.
+        digests: Digests,
+        /// The content, outside known data areas.
+        payload: Option<Vec<u8>>,
+    },
     /// Somebody did something to the legs through `legwatch ctl`.
     Hand {
         /// In words.

@@ -1,5 +1,6 @@
 //! The fold that live runs and recorded ones share: the checker, and what the guest's console says of its kernel.
 
+use crate::block::{LegId, Sector, SectorRange};
 use crate::event::{Event, EventNo, GuestEnd, What};
 use crate::finding::{Check, Confidence, Finding, Wrongness};
 use crate::guest_health::{Crash, Meaning, Watcher};
@@ -76,6 +77,8 @@ impl Judge {
             | What::Quiet { .. }
             | What::Initial { .. }
             | What::Lost { .. }
+            | What::Found { .. }
+            | What::Restarted { .. }
             | What::Hand { .. }
             | What::Evidence { .. }
             | What::End => {}
@@ -95,6 +98,21 @@ impl Judge {
     /// In short, the first thing that is proven to be wrong so far; see [`Checker::first_proven`].
     pub fn first_proven(&self) -> Option<String> {
         self.checker.first_proven()
+    }
+
+    /// CRC-32 of what a leg holds in a sector; see [`Checker::holds`].
+    pub fn holds(&self, leg: LegId, sector: Sector) -> Option<u32> {
+        self.checker.holds(leg, sector)
+    }
+
+    /// Leg ranges that hold nothing but an array's data.
+    pub fn data_areas(&self) -> Vec<(LegId, SectorRange)> {
+        self.checker.data_areas()
+    }
+
+    /// The sectors of a leg of which something is known; see [`Checker::known`].
+    pub fn known(&self, leg: LegId) -> Vec<SectorRange> {
+        self.checker.known(leg)
     }
 
     /// How the run stands; see [`Checker::so_far`].

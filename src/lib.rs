@@ -3,6 +3,7 @@
 //! The crate is the library behind two programs: `legwatch`, the vhost-user-blk backend, checker and launcher on the host, and
 //! `legwatch-guest`, init and agent in the guest. ARCHITECTURE.md has the flow on one page.
 
+pub mod ahead;
 pub mod block;
 pub mod cache;
 pub mod campaign;

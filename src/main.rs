@@ -50,6 +50,6 @@ fn command(command: &Command) -> Result<u8, Failure> {
         Command::Explain(args) => explain::explain(args),
         Command::Ctl(args) => ctl::ctl(args),
         Command::Kernel { command } => kernel_command::run(command),
-        Command::Witness { config } => witness::process::main(config),
+        Command::Witness { config, go_on } => witness::process::main(config, *go_on),
     }
 }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use crate::ahead::{Ahead, Lane};
 use crate::clock;
 use crate::event::{Event, EventNo, What};
 
@@ -39,6 +40,8 @@ pub struct Sequence {
 pub struct Tap {
     common: Arc<Common>,
     ring: Arc<Ring>,
+    /// Where events are kept that the journal does not have yet.
+    lane: Option<Lane>,
     owed: Option<EventNo>,
     waited: Duration,
     /// The time of the last event.
@@ -78,6 +81,9 @@ struct Alive;
 #[derive(Debug)]
 struct Common {
     last: AtomicU64,
+    /// The last event that the journal has.
+    written: AtomicU64,
+    ahead: Option<Arc<Ahead>>,
     started: Instant,
     new_rings: Mutex<Vec<Arc<Ring>>>,
     rings_version: AtomicUsize,
@@ -188,9 +194,22 @@ impl Drop for Ring {
 impl Sequence {
     /// A new sequence whose first number is `last + 1`, and its consumer's end.
     pub fn new(last: EventNo) -> (Sequence, Collector) {
+        Sequence::going_on(last, Duration::ZERO, None)
+    }
+
+    /// As [`Sequence::new`], for a run that began `elapsed` ago. Events are kept in `ahead` until the journal has them, see
+    /// [`Collector::written`].
+    pub fn going_on(
+        last: EventNo,
+        elapsed: Duration,
+        ahead: Option<Arc<Ahead>>,
+    ) -> (Sequence, Collector) {
+        let now = clock::now();
         let common = Arc::new(Common {
             last: AtomicU64::new(last.0),
-            started: clock::now(),
+            written: AtomicU64::new(last.0),
+            ahead,
+            started: now.checked_sub(elapsed).unwrap_or(now),
             new_rings: Mutex::default(),
             rings_version: AtomicUsize::new(0),
             sleeper: Mutex::default(),
@@ -211,13 +230,18 @@ impl Sequence {
     }
 
     /// A producer's end.
+    ///
+    /// # Panics
+    /// If events are kept and there are more producers than a device has.
     pub fn tap(&self) -> Tap {
+        let lane = self.common.ahead.as_ref().map(Ahead::lane);
         let ring = Arc::new(Ring::new());
         lock(&self.common.new_rings).push(Arc::clone(&ring));
         self.common.rings_version.fetch_add(1, Ordering::Release);
         Tap {
             common: Arc::clone(&self.common),
             ring,
+            lane,
             owed: None,
             waited: Duration::ZERO,
             time_us: 0,
@@ -230,9 +254,19 @@ impl Sequence {
     pub fn last(&self) -> EventNo {
         EventNo(self.common.last.load(Ordering::Acquire))
     }
+
+    /// The memory that outlives the process, if events are kept there.
+    pub fn ahead(&self) -> Option<&Arc<Ahead>> {
+        self.common.ahead.as_ref()
+    }
 }
 
 impl Tap {
+    /// The memory that outlives the process, if events are kept there.
+    pub fn ahead(&self) -> Option<&Arc<Ahead>> {
+        self.common.ahead.as_ref()
+    }
+
     /// The next number. The event for it must be pushed before the next one is taken.
     ///
     /// # Panics
@@ -259,6 +293,10 @@ impl Tap {
             self.time_us = micros(clock::now().duration_since(self.common.started));
         }
         let time_us = self.time_us;
+        let event = Event { no, time_us, what };
+        if !self.keep(&event) {
+            return;
+        }
         let waiting = self.ring.waiting();
         if waiting >= ROOM_EVENTS / 2 {
             self.common.wake();
@@ -267,7 +305,36 @@ impl Tap {
                 return;
             }
         }
-        self.ring.push(Event { no, time_us, what });
+        self.ring.push(event);
+    }
+
+    /// Keeps an event where a kill does not reach it; waits while what is kept there is not in the journal yet. `false` if it never will be.
+    fn keep(&mut self, event: &Event) -> bool {
+        let Some(lane) = &mut self.lane else {
+            return true;
+        };
+        let written = |common: &Common| EventNo(common.written.load(Ordering::Acquire));
+        if lane.keep(event, written(&self.common)) {
+            return true;
+        }
+        let since = clock::now();
+        loop {
+            self.common.wake();
+            std::thread::sleep(FULL_WAIT);
+            if self.common.collector_gone.load(Ordering::Acquire) {
+                return false;
+            }
+            if lane.keep(event, written(&self.common)) {
+                break;
+            }
+        }
+        self.waited += clock::now().duration_since(since);
+        true
+    }
+
+    /// The last number given out so far.
+    pub fn last(&self) -> EventNo {
+        EventNo(self.common.last.load(Ordering::Acquire))
     }
 
     /// The next event follows the last one at once, and is given its time: the clock costs more than the rest of a push.
@@ -323,6 +390,11 @@ impl Collector {
         let time_us = micros(clock::now().duration_since(self.common.started));
         self.own.push_back(Event { no, time_us, what });
         no
+    }
+
+    /// The journal has all events up to this one: they need not be kept any more.
+    pub fn written(&self, no: EventNo) {
+        self.common.written.store(no.0, Ordering::Release);
     }
 
     /// Whether every number that was given out has come.

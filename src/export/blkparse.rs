@@ -81,6 +81,8 @@ pub fn blkparse<R: Read, W: Write>(reader: &mut Reader<R>, out: &mut W) -> io::R
             | What::Mark(_)
             | What::Quiet { .. }
             | What::Lost { .. }
+            | What::Found { .. }
+            | What::Restarted { .. }
             | What::Hand { .. }
             | What::Console { .. }
             | What::Initial { .. }

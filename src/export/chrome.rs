@@ -106,6 +106,8 @@ pub fn chrome_trace<R: Read, W: Write>(reader: &mut Reader<R>, out: &mut W) -> i
             | What::Mark(_)
             | What::Quiet { .. }
             | What::Lost { .. }
+            | What::Found { .. }
+            | What::Restarted { .. }
             | What::Hand { .. }
             | What::Console { .. }
             | What::Initial { .. }

@@ -132,6 +132,12 @@ impl Effects {
                 start,
                 digests,
                 payload,
+            }
+            | What::Found {
+                leg,
+                start,
+                digests,
+                payload,
             } if *leg == self.leg => match (payload, range(*start, digests.len())) {
                 (Some(bytes), _) => out.push(Effect::Bytes {
                     start: *start,
@@ -148,6 +154,8 @@ impl Effects {
             | What::Mark(_)
             | What::Quiet { .. }
             | What::Lost { .. }
+            | What::Found { .. }
+            | What::Restarted { .. }
             | What::Hand { .. }
             | What::Console { .. }
             | What::Initial { .. }
@@ -175,6 +183,8 @@ impl Effects {
                 return;
             }
             What::Lost { .. }
+            | What::Found { .. }
+            | What::Restarted { .. }
             | What::Boot { .. }
             | What::Frontend { .. }
             | What::Arrived(_)

@@ -147,6 +147,8 @@ pub fn log_writes<R: Read, W: Write + Seek>(
             | What::Mark(_)
             | What::Quiet { .. }
             | What::Lost { .. }
+            | What::Found { .. }
+            | What::Restarted { .. }
             | What::Hand { .. }
             | What::Console { .. }
             | What::Initial { .. }
@@ -256,6 +258,8 @@ fn mark(event: &Event) -> Option<String> {
         | What::Abandoned(_)
         | What::Mark(_)
         | What::Lost { .. }
+        | What::Found { .. }
+        | What::Restarted { .. }
         | What::Hand { .. }
         | What::Console { .. }
         | What::Initial { .. }

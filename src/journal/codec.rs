@@ -29,9 +29,11 @@ const EVIDENCE: u8 = 15;
 const END: u8 = 16;
 const LOST: u8 = 17;
 const HAND: u8 = 18;
+const RESTARTED: u8 = 19;
+const FOUND: u8 = 20;
 
 /// Appends one event's payload.
-pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
+pub fn encode(event: &Event, out: &mut Vec<u8>) {
     out.push(kind(&event.what));
     varint(event.no.0, out);
     varint(event.time_us, out);
@@ -86,13 +88,23 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
         What::Lost {
             leg,
             start,
-            digests: lost,
+            digests: now,
+            payload,
+        }
+        | What::Found {
+            leg,
+            start,
+            digests: now,
             payload,
         } => {
             out.push(leg.0);
             varint(start.0, out);
-            digests(lost, out);
+            digests(now, out);
             optional(payload.as_deref(), out);
+        }
+        What::Restarted { kept, missing } => {
+            varint(*kept, out);
+            varint(*missing, out);
         }
         What::Hand { what, added } => {
             blob(what.as_bytes(), out);
@@ -137,6 +149,8 @@ fn kind(what: &What) -> u8 {
         What::End => END,
         What::Lost { .. } => LOST,
         What::Hand { .. } => HAND,
+        What::Restarted { .. } => RESTARTED,
+        What::Found { .. } => FOUND,
     }
 }
 
@@ -262,7 +276,7 @@ fn put_intent(intent: &Intent, out: &mut Vec<u8>) {
 }
 
 /// Reads one event's payload; `None` for anything that [`encode`] did not make.
-pub(super) fn decode(payload: &[u8]) -> Option<Event> {
+pub fn decode(payload: &[u8]) -> Option<Event> {
     let mut from = Bytes(payload);
     let kind = from.byte()?;
     let no = EventNo(from.varint()?);
@@ -422,7 +436,7 @@ impl<'a> Bytes<'a> {
                 start.checked_add((bytes.len() / SECTOR_BYTES) as u64)?;
                 What::Initial { leg, start, bytes }
             }
-            LOST => {
+            LOST | FOUND => {
                 let (leg, start) = (self.leg()?, Sector(self.varint()?));
                 let digests = self.digests()?;
                 start.checked_add(digests.len() as u64)?;
@@ -431,13 +445,26 @@ impl<'a> Bytes<'a> {
                 } else {
                     None
                 };
-                What::Lost {
-                    leg,
-                    start,
-                    digests,
-                    payload,
+                if kind == LOST {
+                    What::Lost {
+                        leg,
+                        start,
+                        digests,
+                        payload,
+                    }
+                } else {
+                    What::Found {
+                        leg,
+                        start,
+                        digests,
+                        payload,
+                    }
                 }
             }
+            RESTARTED => What::Restarted {
+                kept: self.varint()?,
+                missing: self.varint()?,
+            },
             HAND => What::Hand {
                 what: String::from_utf8(self.blob()?.to_vec()).ok()?,
                 added: self.json()?,

@@ -6,6 +6,7 @@ mod codec;
 mod reader;
 mod writer;
 
+pub use codec::{decode, encode};
 pub use reader::{ReadError, Reader, Tail};
 pub use writer::{FLUSH_AFTER, Writer};
 

@@ -220,6 +220,9 @@ fn what() -> impl Strategy<Value = What> {
         1 => ".*".prop_map(|line| What::Console { line }),
         1 => (any::<u8>(), 0..1u64 << 40, digests(), prop::option::of(sectors())).prop_map(|(leg, start, digests, payload)| What::Lost {
             payload, leg: LegId(leg), start: Sector(start), digests }),
+        1 => (any::<u8>(), 0..1u64 << 40, digests(), prop::option::of(sectors())).prop_map(|(leg, start, digests, payload)| What::Found {
+            payload, leg: LegId(leg), start: Sector(start), digests }),
+        1 => (any::<u64>(), any::<u64>()).prop_map(|(kept, missing)| What::Restarted { kept, missing }),
         1 => (any::<u8>(), 0..1u64 << 40, sectors()).prop_map(|(leg, start, bytes)| What::Initial { leg: LegId(leg), start: Sector(start), bytes }),
         1 => (any::<u32>(), any::<Option<String>>()).prop_map(|(boot, why)| What::GuestEnded {
             boot,

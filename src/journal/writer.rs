@@ -42,6 +42,15 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
+    /// Goes on with a journal whose `bytes` are whole; `out` writes behind them.
+    pub fn go_on(out: W, bytes: u64) -> Writer<W> {
+        Writer {
+            out,
+            buffer: Vec::with_capacity(BUFFER_BYTES + (64 << 10)),
+            bytes,
+        }
+    }
+
     /// Appends one event.
     ///
     /// # Errors
@@ -79,6 +88,11 @@ impl<W: Write> Writer<W> {
             self.out.flush()?;
         }
         Ok(())
+    }
+
+    /// Whether something is held back.
+    pub fn holds_back(&self) -> bool {
+        !self.buffer.is_empty()
     }
 
     /// Bytes written so far, those held back included.

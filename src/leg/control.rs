@@ -31,6 +31,21 @@ struct Inner {
     /// The plan area's content, from its first byte; zeros behind it.
     plan: Vec<u8>,
     seen: Batches,
+    /// A batch of which only some marks were recorded before the witness was killed.
+    begun: Option<(u32, usize)>,
+    /// Quiet points that were declared and not answered before the witness was killed.
+    unanswered: BTreeSet<u32>,
+}
+
+/// What a control leg had taken when its process was killed.
+#[derive(Clone, Debug, Default)]
+pub struct ControlState {
+    /// The batches of marks of this boot, of the last ones; rising.
+    pub batches: Vec<u32>,
+    /// The batch that came last, and how many of its marks are on record.
+    pub begun: Option<(u32, usize)>,
+    /// Quiet points of this boot that are on record and whose answer is not.
+    pub unanswered: BTreeSet<u32>,
 }
 
 /// Batch numbers that have come: all up to one, and some behind it.
@@ -67,7 +82,38 @@ impl ControlShared {
 
     /// A boot begins: batches count from 1 again.
     pub fn new_boot(&self) {
-        lock(&self.inner).seen = Batches::default();
+        let mut inner = lock(&self.inner);
+        inner.seen = Batches::default();
+        inner.begun = None;
+        inner.unanswered.clear();
+    }
+
+    /// A boot goes on, in which all this has come already.
+    pub fn go_on(&self, state: ControlState) {
+        let mut seen = Batches::default();
+        if let Some(first) = state.batches.first() {
+            seen.all_to = first.saturating_sub(1);
+        }
+        for batch in state.batches {
+            seen.first_time(batch);
+        }
+        let mut inner = lock(&self.inner);
+        inner.seen = seen;
+        inner.begun = state.begun;
+        inner.unanswered = state.unanswered;
+    }
+
+    /// A batch has come: how many of its marks are on record already; all, if it came before.
+    fn recorded(&self, batch: u32) -> usize {
+        let mut inner = lock(&self.inner);
+        let begun = inner.begun.take_if(|(begun, _)| *begun == batch);
+        let first_time = inner.seen.first_time(batch);
+        match begun {
+            // It came again, or its answer was on its way: whatever is not on record is recorded now.
+            Some((_, marks)) => marks,
+            None if first_time => 0,
+            None => usize::MAX,
+        }
     }
 }
 
@@ -201,15 +247,22 @@ impl Control {
         for sector in sectors {
             match decode(sector) {
                 Ok((batch, marks)) => {
-                    if !lock(&self.shared.inner).seen.first_time(batch) {
-                        continue;
+                    let recorded = self.shared.recorded(batch);
+                    if recorded == 0
+                        && let Some(ahead) = tap.ahead()
+                    {
+                        ahead.begin_batch(batch, tap.last());
                     }
-                    for mark in marks {
-                        if let Mark::Quiet { id, .. } = &mark {
+                    for (at, mark) in marks.into_iter().enumerate() {
+                        if let Mark::Quiet { id, .. } = &mark
+                            && (at >= recorded || lock(&self.shared.inner).unanswered.remove(id))
+                        {
                             quiet.push(*id);
                         }
-                        self.faults.see(&mark);
-                        tap.record(What::Mark(mark));
+                        if at >= recorded {
+                            self.faults.see(&mark);
+                            tap.record(What::Mark(mark));
+                        }
                     }
                 }
                 Err(why) => bad = Some(why.to_string()),
@@ -321,5 +374,33 @@ mod tests {
         assert!(seen.first_time(4));
         assert_eq!((seen.all_to, seen.others.len()), (5, 0));
         assert!(seen.first_time(u32::MAX));
+    }
+
+    #[test]
+    fn a_batch_that_was_begun_before_a_kill_goes_on_where_it_stopped() {
+        let control = ControlShared::default();
+        control.go_on(ControlState {
+            batches: vec![5, 6, 8],
+            begun: Some((8, 3)),
+            unanswered: BTreeSet::new(),
+        });
+        for seen in [1, 4, 5, 6] {
+            assert_eq!(control.recorded(seen), usize::MAX, "{seen}");
+        }
+        assert_eq!(control.recorded(8), 3, "three of its marks are on record");
+        assert_eq!(control.recorded(8), usize::MAX);
+        assert_eq!(control.recorded(7), 0);
+        assert_eq!(control.recorded(7), usize::MAX);
+        assert_eq!(control.recorded(9), 0);
+        // Killed before any of its marks, and before it was noted as one that came.
+        control.go_on(ControlState {
+            batches: vec![5],
+            begun: Some((6, 0)),
+            unanswered: BTreeSet::new(),
+        });
+        assert_eq!(control.recorded(6), 0);
+        assert_eq!(control.recorded(6), usize::MAX, "once");
+        control.new_boot();
+        assert_eq!(control.recorded(1), 0);
     }
 }

@@ -46,11 +46,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use command::{Bell, Command, Commander, Ending, QueueStart};
 pub use connection::Connection;
-pub use control::{Control, ControlShared, LIMITS as CONTROL_LIMITS};
+pub use control::{Control, ControlShared, ControlState, LIMITS as CONTROL_LIMITS};
 pub use disk::Disk;
 pub use faults::{Faults, LegParts, RuleState};
 pub use plain::Plain;
-pub use shared::{LegShared, LegStats, Rest, Teller};
+pub use shared::{Left, LegShared, LegStats, Rest, Teller};
 pub use worker::{Lane, Role, Worker};
 
 /// A lock whose data is valid after every statement: a panic elsewhere does not matter to it.

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::command::Bell;
 use super::connection::Connection;
 use super::lock;
+use crate::ahead::Ahead;
 use crate::block::{LegId, RequestId, SectorRange};
 
 /// A leg, as others see it. Counters have one writer, the leg's worker.
@@ -24,11 +25,26 @@ pub struct LegShared {
     array: Mutex<Option<SectorRange>>,
     write_through: AtomicBool,
     writeback: AtomicBool,
+    /// Where the switch is kept as well, if it has to outlive the process.
+    ahead: OnceLock<Arc<Ahead>>,
     sectors: AtomicU64,
     /// Where the frontend is told that the config space has changed.
     channel: Mutex<Option<(UnixStream, Teller)>>,
     connection: Arc<Connection>,
+    /// What another process left, if not all of it has come again.
+    left: Mutex<Left>,
     counts: Counts,
+}
+
+/// What a leg was doing when its process was killed.
+#[derive(Clone, Debug, Default)]
+pub struct Left {
+    /// The last request.
+    pub request: u64,
+    /// Queues that were served: until each of them was looked at again, nobody knows what they hold.
+    pub queues: BTreeSet<u16>,
+    /// Requests that were in flight, which come again under new numbers.
+    pub in_flight: BTreeSet<u64>,
 }
 
 /// Tells a frontend, over its channel, that the config space has changed.
@@ -89,11 +105,42 @@ impl LegShared {
             array: Mutex::new(array),
             write_through: AtomicBool::new(false),
             writeback: AtomicBool::new(true),
+            ahead: OnceLock::new(),
             sectors: AtomicU64::new(0),
             channel: Mutex::default(),
             connection: Arc::default(),
+            left: Mutex::default(),
             counts: Counts::default(),
         }
+    }
+
+    /// Keeps the guest's write-cache switch where it outlives the process, and takes it from there.
+    pub fn keep_switch(&self, ahead: Arc<Ahead>) {
+        self.writeback
+            .store(ahead.writeback(self.id), Ordering::Release);
+        self.ahead.get_or_init(|| ahead);
+    }
+
+    /// Requests so far came and ended in another process.
+    pub fn goes_on_after(&self, left: Left) {
+        self.arrived.store(left.request, Ordering::Release);
+        self.ended.store(left.request, Ordering::Release);
+        *lock(&self.left) = left;
+    }
+
+    /// All that a queue holds was taken for the first time. Whether it was the last one that another process had left.
+    pub(super) fn came_again(&self, queue: u16) -> bool {
+        let mut left = lock(&self.left);
+        left.queues.remove(&queue) && left.queues.is_empty()
+    }
+
+    /// A boot begins: what another process left does not come again.
+    pub fn new_boot(&self) {
+        lock(&self.left).queues.clear();
+    }
+
+    fn is_left(&self) -> bool {
+        !lock(&self.left).queues.is_empty()
     }
 
     /// The leg's size, which can grow.
@@ -143,6 +190,9 @@ impl LegShared {
 
     /// Throws the guest's write-cache switch, which outlives connections.
     pub fn set_writeback(&self, on: bool) {
+        if let Some(ahead) = self.ahead.get() {
+            ahead.set_writeback(self.id, on);
+        }
         self.writeback.store(on, Ordering::Release);
     }
 
@@ -203,16 +253,30 @@ impl LegShared {
         ended == self.arrived.load(Ordering::Acquire)
     }
 
-    /// Requests that have arrived and not ended.
+    /// Requests that have arrived and not ended, and those that another process had in flight as long as they have not come again.
     pub fn in_flight(&self) -> Vec<RequestId> {
+        let mut numbers = BTreeSet::new();
+        let left = lock(&self.left);
+        if !left.queues.is_empty() {
+            // Without any, the last one stands for those that nobody has seen yet.
+            numbers.clone_from(&left.in_flight);
+            if numbers.is_empty() {
+                numbers.insert(left.request);
+            }
+        }
+        drop(left);
         if self.at_rest() {
-            return Vec::new();
+            return self.ids(numbers);
         }
         let current = self.current.load(Ordering::Relaxed);
-        let mut numbers: BTreeSet<u64> = lock(&self.held).clone();
+        numbers.extend(lock(&self.held).iter());
         if current != 0 {
             numbers.insert(current);
         }
+        self.ids(numbers)
+    }
+
+    fn ids(&self, numbers: BTreeSet<u64>) -> Vec<RequestId> {
         numbers
             .into_iter()
             .map(|number| RequestId {
@@ -265,12 +329,12 @@ impl Rest {
         fence(Ordering::SeqCst);
     }
 
-    /// Whether all legs are at rest.
+    /// Whether all legs are at rest, and what another process had left has come again.
     pub fn is(&self) -> bool {
-        self.legs.iter().all(|leg| leg.at_rest())
+        self.legs.iter().all(|leg| leg.at_rest() && !leg.is_left())
     }
 
-    /// Requests in flight on all legs.
+    /// Requests in flight on all legs; of a leg that another process had left and whose queues did not come again, those that were.
     pub fn pending(&self) -> Vec<RequestId> {
         self.legs.iter().flat_map(|leg| leg.in_flight()).collect()
     }

@@ -46,6 +46,8 @@ pub(super) struct Queue {
     error: Option<EventFd>,
     enabled: bool,
     broken: bool,
+    /// Whether all that it held when it was started was taken.
+    looked: bool,
 }
 
 /// A kick that wakes the worker. It is never read: each one is an edge.
@@ -193,13 +195,18 @@ impl Lane {
             }
         };
         queue.publish();
+        let mut worked = chains > 0;
         if let Role::Disk(disk) = &mut self.role {
             disk.hang_up();
+            if !queue.looked && chains < TURN_CHAINS {
+                queue.looked = true;
+                worked |= disk.shared.came_again(queue.index);
+            }
         }
         if let Some(fault) = fault {
             self.broken(at, fault, tap);
         }
-        chains > 0
+        worked
     }
 
     /// A ring makes no sense any more: nothing is taken from it again, what is held is still answered.
@@ -565,6 +572,7 @@ impl Lane {
             error: start.error,
             enabled: true,
             broken: false,
+            looked: false,
         });
         if let Some(queue) = self.queues.last_mut() {
             queue.ring.kicks_off();

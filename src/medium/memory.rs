@@ -1,6 +1,10 @@
-//! Memory as a medium: sparse, pages come when they are first written, and go when they are discarded.
+//! Memory as a medium: sparse, pages come when they are first written, and go when they are discarded. It is this process's own, or a memory file
+//! (memfd) that somebody else keeps as well, so that it outlives this process.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,16 +19,20 @@ const HUGE_PART: usize = 16;
 /// How much a medium may grow.
 const GROWTH: usize = 8;
 
-/// Maps `bytes` of zeros.
-fn map(bytes: usize) -> io::Result<*mut u8> {
-    // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
+/// Maps `bytes` of a memory file, or of zeros.
+fn map(bytes: usize, file: Option<&File>) -> io::Result<*mut u8> {
+    let (kind, fd) = match file {
+        Some(file) => (libc::MAP_SHARED, file.as_raw_fd()),
+        None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
+    };
+    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
     let at = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
             bytes,
             libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-            -1,
+            kind | libc::MAP_NORESERVE,
+            fd,
             0,
         )
     };
@@ -41,6 +49,8 @@ struct Map {
     bytes: AtomicUsize,
     /// What is mapped.
     room: usize,
+    /// The memory file behind it; as long as the medium.
+    file: Option<File>,
 }
 
 // SAFETY: the mapping lives as long as the `Map`; who may write is decided by `MemoryMedium`, of which there is one.
@@ -95,19 +105,39 @@ impl MemoryMedium {
     /// # Errors
     /// [`MediumError::Memory`], without enough address space.
     pub fn new(bytes: u64) -> Result<MemoryMedium, MediumError> {
+        MemoryMedium::on(bytes, None)
+    }
+
+    /// What a memory file holds: `bytes` of zeros at first, more if it has grown. Nobody else may write to it.
+    ///
+    /// # Errors
+    /// [`MediumError::Memory`], without enough address space, or if it can't be opened.
+    pub fn shared(file: &Path, bytes: u64) -> Result<MemoryMedium, MediumError> {
+        let failed = |source| MediumError::Memory { bytes, source };
+        let file = File::options().read(true).write(true).open(file);
+        let file = file.map_err(failed)?;
+        let has = file.metadata().map_err(failed)?.len();
+        if has < bytes {
+            file.set_len(bytes).map_err(failed)?;
+        }
+        MemoryMedium::on(bytes.max(has), Some(file))
+    }
+
+    fn on(bytes: u64, file: Option<File>) -> Result<MemoryMedium, MediumError> {
         let failed = |source| MediumError::Memory { bytes, source };
         let len = usize::try_from(bytes).map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
         // Addresses to grow into, if there are any: they cost nothing.
         let wished = len.saturating_mul(GROWTH);
-        let (at, room) = match map(wished) {
+        let (at, room) = match map(wished, file.as_ref()) {
             Ok(at) => (at, wished),
-            Err(_) => (map(len).map_err(failed)?, len),
+            Err(_) => (map(len, file.as_ref()).map_err(failed)?, len),
         };
         Ok(MemoryMedium {
             map: Arc::new(Map {
                 at,
                 bytes: AtomicUsize::new(len),
                 room,
+                file,
             }),
         })
     }
@@ -147,6 +177,9 @@ impl MemoryMedium {
         }
         if bytes > self.map.room {
             return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        if let Some(file) = &self.map.file {
+            file.set_len(bytes as u64)?;
         }
         self.map.bytes.store(bytes, Ordering::Release);
         Ok(())
@@ -193,15 +226,13 @@ impl MemoryMedium {
             self.bytes_mut(range).fill(0);
             return;
         }
-        // SAFETY: whole pages within the mapping, which is private and anonymous: they read as zeros afterwards. No slice of them exists,
-        // as the owner is borrowed exclusively.
-        let gone = unsafe {
-            libc::madvise(
-                self.map.at.add(first_page).cast(),
-                whole,
-                libc::MADV_DONTNEED,
-            )
+        let advice = match self.map.file {
+            Some(_) => libc::MADV_REMOVE,
+            None => libc::MADV_DONTNEED,
         };
+        // SAFETY: whole pages within the mapping, which is private and anonymous, or of a memory file: they read as zeros afterwards. No slice of
+        // them exists, as the owner is borrowed exclusively.
+        let gone = unsafe { libc::madvise(self.map.at.add(first_page).cast(), whole, advice) };
         let bytes = self.bytes_mut(range);
         if gone == 0 {
             bytes[..first_page - at].fill(0);

@@ -8,7 +8,7 @@ mod memory;
 mod overlay;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use file::FileMedium;
 pub use memory::MemoryMedium;
@@ -83,14 +83,17 @@ pub enum MediumView {
 }
 
 impl Medium {
-    /// Opens what a leg is made of.
+    /// Opens what a leg is made of; memory may be in a memory file that somebody keeps.
     ///
     /// # Errors
     /// [`MediumError`].
-    pub fn open(config: &LegConfig) -> Result<Medium, MediumError> {
+    pub fn open(config: &LegConfig, memory: Option<&Path>) -> Result<Medium, MediumError> {
         match &config.medium {
             MediumConfig::Mem { bytes } => {
-                let memory = MemoryMedium::new(*bytes)?;
+                let memory = match memory {
+                    Some(file) => MemoryMedium::shared(file, *bytes)?,
+                    None => MemoryMedium::new(*bytes)?,
+                };
                 memory.prefer_huge_pages();
                 Ok(Medium::Memory(memory))
             }
@@ -224,9 +227,17 @@ mod tests {
             .set_len(SECTORS * 512)
             .unwrap();
         let mut config = LegConfig::memory("a", SECTORS * 512);
-        let memory = Medium::open(&config).unwrap();
+        let memory = Medium::open(&config, None).unwrap();
+        let shared_dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let shared = shared_dir.path().join("shared");
+        std::fs::write(&shared, "").unwrap();
+        let shared = Medium::open(&config, Some(&shared)).unwrap();
         config.medium = MediumConfig::File { path };
-        vec![(memory, None), (Medium::open(&config).unwrap(), Some(dir))]
+        vec![
+            (memory, None),
+            (shared, Some(shared_dir)),
+            (Medium::open(&config, None).unwrap(), Some(dir)),
+        ]
     }
 
     fn write(medium: &mut Medium, range: SectorRange, byte: u8) {

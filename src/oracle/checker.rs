@@ -160,6 +160,16 @@ impl Checker {
                 digests,
                 payload,
             } => self.lost(no, *leg, *start, digests, payload.as_deref()),
+            What::Found {
+                leg,
+                start,
+                digests,
+                payload,
+            } => self.found(no, *leg, *start, digests, payload.as_deref()),
+            What::Restarted { missing, .. } => {
+                self.coverage.restarts += 1;
+                self.coverage.events_missing += missing;
+            }
             What::Hand { added, .. } => self.injected.added(added),
             What::Initial { leg, start, bytes } => self.initial(*leg, *start, bytes),
             What::GuestEnded { how, .. } => {
@@ -197,6 +207,35 @@ impl Checker {
         self.last = event.no;
         self.coverage.events += 1;
         self.guest.in_order |= event.what == What::End;
+        if let What::Restarted { missing, .. } = event.what {
+            self.coverage.restarts += 1;
+            self.coverage.events_missing += missing;
+        }
+    }
+
+    /// CRC-32 of what a leg holds in a sector, as far as it is known.
+    pub fn holds(&self, leg: LegId, sector: Sector) -> Option<u32> {
+        let known = self.world.has(leg);
+        known.then(|| self.world.shadow(leg).current(sector).digest)?
+    }
+
+    /// The sectors of a leg that were ever written, or whose first content is known; ranges in their order.
+    pub fn known(&self, leg: LegId) -> Vec<SectorRange> {
+        let whole = self.world.header.legs.get(leg.index());
+        let whole = whole.and_then(|head| SectorRange::new(Sector(0), head.sectors));
+        let Some(whole) = whole else {
+            return Vec::new();
+        };
+        let mut runs: Vec<(Sector, u64)> = Vec::new();
+        for sector in self.world.shadow(leg).known(whole) {
+            match runs.last_mut() {
+                Some((start, count)) if start.0 + *count == sector.0 => *count += 1,
+                Some(_) | None => runs.push((sector, 1)),
+            }
+        }
+        runs.into_iter()
+            .filter_map(|(start, count)| SectorRange::new(start, count))
+            .collect()
     }
 
     /// Sectors to read from the media, since the last call. Reading is best done at once: a version that was overwritten is lost.
@@ -205,7 +244,7 @@ impl Checker {
     }
 
     /// Leg ranges that hold array data and never metadata: what they hold need not be known.
-    pub(super) fn data_areas(&self) -> Vec<(LegId, SectorRange)> {
+    pub fn data_areas(&self) -> Vec<(LegId, SectorRange)> {
         let mut areas = Vec::new();
         for array in self.world.md.arrays() {
             for member in &array.members {

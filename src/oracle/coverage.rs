@@ -393,6 +393,12 @@ impl Checker {
                 ));
             }
         }
+        if self.coverage.restarts > 0 {
+            notes.push(format!(
+                "the witness was killed and restarted {} time(s): what was in flight then is abandoned and came again; events missing: {}",
+                self.coverage.restarts, self.coverage.events_missing
+            ));
+        }
         if self.waited_ms > 0 {
             notes.push(format!(
                 "requests waited {} ms in all for the checker, or for the disk that the journal is on: no event was lost, the guest was slowed down",

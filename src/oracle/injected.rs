@@ -252,6 +252,21 @@ impl Checker {
         if let Some(range) = SectorRange::new(start, digests.len() as u64) {
             self.forget_volatile(leg, range);
         }
+        self.found(no, leg, start, digests, payload);
+    }
+
+    /// What a leg was found to hold, and why is not on record: the content is sure, who brought it is not.
+    pub(super) fn found(
+        &mut self,
+        no: EventNo,
+        leg: LegId,
+        start: Sector,
+        digests: &Digests,
+        payload: Option<&[u8]>,
+    ) {
+        if !self.world.has(leg) {
+            return;
+        }
         let shadow = self.world.shadow_mut(leg);
         for (at, digest) in digests.iter().enumerate() {
             let Some(sector) = start.checked_add(at as u64) else {

@@ -164,6 +164,19 @@ pub(crate) fn moment(header: &RunHeader, event: &Event) -> Option<(String, Strin
             header.leg_name(*leg).to_owned(),
             format!("power cut: its cache lost {start}+{}", digests.len()),
         )),
+        What::Found {
+            leg,
+            start,
+            digests,
+            ..
+        } => Some((
+            header.leg_name(*leg).to_owned(),
+            format!("found something else in {start}+{}", digests.len()),
+        )),
+        What::Restarted { .. } => Some((
+            "legwatch".to_owned(),
+            "the witness was killed, and goes on".to_owned(),
+        )),
         What::Frontend { leg, change } => {
             let what = match change {
                 FrontendChange::Reset => "reset".to_owned(),

@@ -135,6 +135,12 @@ pub struct Coverage {
     /// Sectors that surveys read through the array and that were judged.
     #[serde(default)]
     pub sectors_surveyed: u64,
+    /// How often the witness was killed and went on.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub restarts: u64,
+    /// Events that are missing for that.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub events_missing: u64,
     /// Boots.
     pub boots: u32,
     /// Events.
@@ -149,6 +155,14 @@ pub struct Coverage {
     /// What each rule of the scenario did.
     #[serde(default)]
     pub faults: Vec<FaultCoverage>,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if hands over a reference"
+)]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What one rule did.

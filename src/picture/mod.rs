@@ -308,6 +308,8 @@ impl<'a> Painter<'a> {
             | What::GuestEnded { .. }
             | What::Quiet { .. }
             | What::Lost { .. }
+            | What::Found { .. }
+            | What::Restarted { .. }
             | What::Hand { .. }
             | What::Frontend { .. } => {
                 if let Some((who, text)) = crate::oracle::moment_in_words(self.header, event) {
@@ -316,7 +318,7 @@ impl<'a> Painter<'a> {
                         MomentKind::Boot
                     } else if matches!(&event.what, What::Quiet { .. }) {
                         MomentKind::Mark
-                    } else if matches!(&event.what, What::Lost { .. }) {
+                    } else if matches!(&event.what, What::Lost { .. } | What::Restarted { .. }) {
                         MomentKind::Fault
                     } else {
                         MomentKind::Device

@@ -1,7 +1,7 @@
 //! The witness as a process of its own, and what it says, as a stream of happenings.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::Sender;
@@ -17,12 +17,13 @@ pub(super) struct WitnessChild {
 }
 
 impl WitnessChild {
-    /// Starts this very program as witness; its notices come as happenings, its end as [`Happening::WitnessGone`].
+    /// Starts this very program as witness, or as one that goes on; its notices come as happenings, its end as [`Happening::WitnessGone`].
     ///
     /// # Errors
     /// If the program can't be started.
     pub(super) fn start(
         config: &Path,
+        go_on: Option<&wire::GoOn>,
         happenings: Sender<Happening>,
     ) -> std::io::Result<WitnessChild> {
         let mut command = Command::new(std::env::current_exe()?);
@@ -30,6 +31,7 @@ impl WitnessChild {
         command
             .arg("witness")
             .arg(config)
+            .args(go_on.map(|_| "--go-on"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0);
@@ -51,25 +53,37 @@ impl WitnessChild {
                 let _nobody_listens = happenings.send(Happening::WitnessGone);
             })?;
         let stdin = child.stdin.take();
-        Ok(WitnessChild { child, stdin })
+        let mut witness = WitnessChild { child, stdin };
+        if let Some(go_on) = go_on {
+            witness.say(go_on);
+        }
+        Ok(witness)
     }
 
     /// Tells the witness something. A witness that is gone is noticed by [`Happening::WitnessGone`], not here.
     pub(super) fn tell(&mut self, command: &wire::Command) {
+        self.say(command);
+    }
+
+    fn say(&mut self, words: &impl serde::Serialize) {
         let Some(stdin) = &mut self.stdin else { return };
-        let mut line = serde_json::to_string(command).expect("a command is plain data");
+        let mut line = serde_json::to_string(words).expect("plain data");
         line.push('\n');
         if stdin.write_all(line.as_bytes()).is_err() {
             self.stdin = None;
         }
     }
 
-    /// Waits for the witness's end; tells how it ended, in words.
-    pub(super) fn wait(&mut self) -> String {
+    /// Waits for the witness's end; tells how it ended, and whether somebody else wanted it (SIGKILL, as the kernel does without memory, or SIGTERM)
+    /// and not a fault of its own.
+    pub(super) fn wait(&mut self) -> (String, bool) {
         self.stdin = None;
         match self.child.wait() {
-            Ok(status) => status.to_string(),
-            Err(error) => error.to_string(),
+            Ok(status) => {
+                let by_others = [libc::SIGKILL, libc::SIGTERM].map(Some);
+                (status.to_string(), by_others.contains(&status.signal()))
+            }
+            Err(error) => (error.to_string(), false),
         }
     }
 }

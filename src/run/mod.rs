@@ -6,6 +6,8 @@ mod agent;
 mod boot;
 mod child;
 pub mod happening;
+mod kept;
+mod line;
 pub mod out;
 mod supervise;
 mod unplug;
@@ -29,6 +31,7 @@ use crate::progress::Progress;
 use crate::qemu::{self, Accel, AccelChoice, Disk, Launch, Machine, Qemu};
 use crate::recorded;
 use crate::run::happening::Interrupts;
+use crate::run::kept::Kept;
 use crate::run::supervise::Supervisor;
 use crate::run::unplug::Unplugger;
 use crate::scenario::Scenario;
@@ -96,6 +99,10 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         .zip(&scenario.boots)
         .map(|(boot, _)| scenario.plan(boot, run_number, seed))
         .collect();
+    let kept = may_go_on(&scenario)
+        .then(|| Kept::new(&scenario.legs))
+        .transpose()
+        .map_err(Failure::internal)?;
     let config = WitnessConfig {
         run: run_number,
         seed,
@@ -112,6 +119,8 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         rules: scenario.rules.clone(),
         good_legs: scenario.good_legs,
         control: args.control.clone(),
+        ahead: kept.as_ref().map(Kept::ahead),
+        memory: kept.as_ref().map(Kept::legs).unwrap_or_default(),
         watch: Vec::new(),
         expect: scenario.expect.clone(),
         strict: args.strict,
@@ -139,6 +148,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         console,
         legs,
         args.stop_on_finding,
+        kept.is_some(),
         progress,
     )?;
     let qmp = fault::needs_qemu(&scenario.rules).map(|_| sockets.path().join("qmp.sock"));
@@ -297,7 +307,8 @@ impl Host {
         scenario: &Scenario,
         sockets: &[(String, PathBuf)],
     ) -> Vec<Disk> {
-        let comes_again = may_disconnect(&scenario.rules, args.control.is_some());
+        let comes_again =
+            may_go_on(scenario) || may_disconnect(&scenario.rules, args.control.is_some());
         let reconnect = comes_again.then(|| self.qemu.reconnect());
         disks(sockets, &scenario.legs, reconnect.as_deref())
     }
@@ -348,6 +359,11 @@ pub fn disks(
         }
     };
     sockets.iter().enumerate().map(disk).collect()
+}
+
+/// Whether the run can go on if its witness is killed: what rules have done is known to the process alone.
+fn may_go_on(scenario: &Scenario) -> bool {
+    scenario.rules.is_empty()
 }
 
 /// Whether a rule, or one that a hand may add, closes a leg's socket: QEMU then has to connect again.

@@ -17,10 +17,13 @@ use crate::qemu::{self, ConsoleLine, Exit, Launch};
 use crate::run::boot::{Boot, Next, Stages};
 use crate::run::child::WitnessChild;
 use crate::run::happening::Happening;
+use crate::run::line::Line;
 use crate::run::unplug::Unplugger;
 use crate::scenario::file::BootEnd;
 use crate::witness::wire::{Command, Notice, Summary};
 
+/// How often a witness that was killed is restarted in one run: somebody, or the machine, may go on killing it.
+const RESTARTS_MAX: u32 = 20;
 /// How often the loop looks at the clock when nothing happens.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -30,6 +33,12 @@ pub(super) struct Supervisor {
     happenings: Receiver<Happening>,
     sender: Sender<Happening>,
     witness: WitnessChild,
+    config: PathBuf,
+    line: Line,
+    /// Whether another witness can take up the run of one that was killed.
+    may_go_on: bool,
+    /// How often the witness was restarted.
+    restarts: u32,
     progress: Progress,
     legs: Vec<String>,
     sockets: Vec<(String, PathBuf)>,
@@ -70,13 +79,19 @@ impl Supervisor {
         console: File,
         legs: Vec<String>,
         stop_on_finding: bool,
+        may_go_on: bool,
         progress: Progress,
     ) -> Result<Supervisor, Failure> {
-        let witness = WitnessChild::start(config, sender.clone()).map_err(Failure::internal)?;
+        let witness =
+            WitnessChild::start(config, None, sender.clone()).map_err(Failure::internal)?;
         let mut supervisor = Supervisor {
             happenings,
             sender,
             witness,
+            config: config.to_owned(),
+            line: Line::default(),
+            may_go_on,
+            restarts: 0,
             progress,
             legs,
             sockets: Vec::new(),
@@ -93,7 +108,7 @@ impl Supervisor {
         };
         loop {
             match supervisor.wait()? {
-                Some(Happening::Notice(Notice::Ready { sockets })) => {
+                Some(Happening::Notice(Notice::Ready { sockets, .. })) => {
                     supervisor.sockets = sockets;
                     return Ok(supervisor);
                 }
@@ -154,9 +169,10 @@ impl Supervisor {
         first_try: bool,
     ) -> Result<Option<bool>, Failure> {
         let number = plan.boot;
+        self.line.plan = Some(Box::new(plan.clone()));
         self.cut = false;
         self.over = Arc::default();
-        self.witness.tell(&Command::Boot {
+        self.tell(&Command::Boot {
             boot: number,
             plan: Box::new(plan.clone()),
         });
@@ -196,7 +212,7 @@ impl Supervisor {
         };
         self.over.store(true, Ordering::Release);
         // The last words were said before the end, and the checker may be behind: what it has not taken yet is news of this boot too.
-        self.witness.tell(&Command::CatchUp);
+        self.tell(&Command::CatchUp);
         loop {
             match self.wait()? {
                 Some(Happening::Notice(Notice::CaughtUp)) => break,
@@ -217,8 +233,7 @@ impl Supervisor {
             (GuestEnd::Killed { .. }, BootEnd::PowerOff) if self.cut => !self.stopped(),
             (GuestEnd::Killed { .. } | GuestEnd::Lost { .. } | GuestEnd::Hung { .. }, _) => false,
         };
-        self.witness
-            .tell(&Command::GuestEnded { boot: number, how });
+        self.tell(&Command::GuestEnded { boot: number, how });
         Ok(if again { None } else { Some(in_order) })
     }
 
@@ -242,10 +257,10 @@ impl Supervisor {
                     self.progress.line(&text);
                 }
                 writeln!(self.console, "{text}").map_err(Failure::internal)?;
-                self.witness.tell(&Command::Console { line: text });
+                self.tell(&Command::Console { line: text });
             }
             Happening::Notice(Notice::Unplug { leg, ms }) => self.unplug(leg, ms),
-            Happening::Hand(what) => self.witness.tell(&Command::Hand { what }),
+            Happening::Hand(what) => self.tell(&Command::Hand { what }),
             Happening::HandFailed(why) => self.failed = Some(why),
             Happening::Notice(_)
             | Happening::Interrupted
@@ -294,7 +309,7 @@ impl Supervisor {
     /// If the witness is gone or can't write its report.
     pub(super) fn finish(mut self) -> Result<Ended, Failure> {
         self.progress.stage("verdict");
-        self.witness.tell(&Command::Finish {
+        self.tell(&Command::Finish {
             interrupted: self.interrupted,
         });
         loop {
@@ -307,6 +322,26 @@ impl Supervisor {
                     interrupted: self.interrupted,
                 });
             }
+        }
+    }
+
+    /// The witness was killed: another one takes its place.
+    fn restart(&mut self, how: &str) -> Result<(), Failure> {
+        self.restarts += 1;
+        self.progress.line(&format!(
+            "legwatch: the witness's process was killed ({how}); restarted, the run goes on ({} of at most {RESTARTS_MAX} times)",
+            self.restarts
+        ));
+        let go_on = self.line.lost();
+        self.witness = WitnessChild::start(&self.config, Some(&go_on), self.sender.clone())
+            .map_err(Failure::internal)?;
+        Ok(())
+    }
+
+    /// Tells the witness something, now or once it is there again.
+    fn tell(&mut self, command: &Command) {
+        if self.line.says(command) {
+            self.witness.tell(command);
         }
     }
 
@@ -324,6 +359,11 @@ impl Supervisor {
 
     /// What every stage reacts to in the same way.
     fn meet_anywhere(&mut self, happening: Happening) -> Result<Happening, Failure> {
+        if let Happening::Notice(notice) = &happening {
+            for command in self.line.heard(notice) {
+                self.witness.tell(&command);
+            }
+        }
         match &happening {
             Happening::Interrupted => {
                 if !self.interrupted {
@@ -351,8 +391,15 @@ impl Supervisor {
                 )));
             }
             Happening::WitnessGone => {
+                let (how, by_others) = self.witness.wait();
+                if by_others
+                    && self.may_go_on
+                    && self.restarts < RESTARTS_MAX
+                    && self.line.was_ready()
+                {
+                    return self.restart(&how).map(|()| happening);
+                }
                 self.progress.end();
-                let how = self.witness.wait();
                 return Err(Failure::internal(format!(
                     "the witness's process ended before its verdict ({how}); `legwatch check` judges its journal up to then"
                 )));

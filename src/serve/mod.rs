@@ -3,7 +3,7 @@
 pub mod leg_arg;
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use crate::cli::{RecordArg, ServeArgs};
@@ -14,21 +14,35 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::qemu;
 use crate::recorded;
-use crate::run::happening::Interrupts;
+use crate::run::happening::{Happening, Interrupts};
 use crate::run::{disks, may_disconnect, out, own_crc32};
 use crate::scenario;
 use crate::watch::Watch;
-use crate::witness::Witness;
-use crate::witness::wire::{Notice, WitnessConfig};
+use crate::witness::wire::{GoOn, Notice, WitnessConfig};
+use crate::witness::{Witness, goes_on};
 
 /// The guest's memory in the arguments that are printed, in MiB.
 const QEMU_MEMORY_MIB: u32 = 1024;
+
+/// The configuration's name in a run's folder.
+const CONFIG: &str = "witness.json";
+/// The name there of the plan for the agent, if there is one.
+const PLAN: &str = "plan.json";
+/// The name there of what is ahead of the journal.
+const AHEAD: &str = "ahead";
 
 /// Serves legs until SIGTERM, SIGINT or SIGHUP, then gives the verdict.
 ///
 /// # Errors
 /// [`Failure`], when there is no verdict.
 pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
+    match &args.resume {
+        Some(folder) => resume(args, folder),
+        None => begin(args),
+    }
+}
+
+fn begin(args: &ServeArgs) -> Result<u8, Failure> {
     let legs = leg_arg::parse_all(&args.legs).map_err(Failure::user)?;
     let watch = Watch::parse(&args.watch).map_err(Failure::user)?.words();
     let plan = args.plan.as_deref().map(read_plan).transpose()?;
@@ -41,13 +55,11 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
         }
         None => Vec::new(),
     };
-    let (signal, interrupted) = channel();
-    Interrupts::catch(EXIT_INTERRUPTED)
-        .map_err(Failure::internal)?
-        .listen(signal);
+    let interrupted = interrupts()?;
     let mut folder = out::prepare(args.out.as_deref(), "serve").map_err(Failure::user)?;
-    let sockets = SocketsFolder::take(&args.sockets)?;
-    let config = config(
+    let sockets = args.sockets.as_deref().expect("clap demands it");
+    let sockets = SocketsFolder::take(sockets)?;
+    let mut config = config(
         args,
         legs,
         rules,
@@ -56,14 +68,91 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
         folder.path(),
         &sockets.path,
     );
+    let ahead = config.out.join(AHEAD);
+    config.ahead = Some(ahead);
+    if goes_on::can(&config).is_err() {
+        config.ahead = None;
+    }
+    save(&config.out.join(CONFIG), &config)?;
+    if let Some(plan) = &plan {
+        save(&config.out.join(PLAN), plan)?;
+    }
 
+    // Before the sockets listen: a child has them too until it is another program, and would keep them from who comes after a kill.
+    let reconnect = reconnect(&config);
     let (notices, told) = channel();
     let mut witness = Witness::start(&config, notices)?;
     folder.keep();
     if let Some(plan) = &plan {
         witness.boot(plan.boot, plan)?;
     }
-    announce(&config, &witness.sockets())?;
+    announce(&config, &witness.sockets(), reconnect.as_deref())?;
+    attend(args, &config, witness, &told, &interrupted)
+}
+
+/// Goes on with the run of a `serve` that was killed.
+fn resume(args: &ServeArgs, folder: &Path) -> Result<u8, Failure> {
+    let refuse = |why: &str| Failure::user(format!("{}: {why}", folder.display()));
+    if folder.join("report.json").is_file() {
+        return Err(refuse(
+            "this run has ended in order; `legwatch report` prints what came of it",
+        ));
+    }
+    let path = folder.join(CONFIG);
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        Failure::user(format!(
+            "{} can't be read: {error}; name the folder that `legwatch serve --out` was given",
+            path.display()
+        ))
+    })?;
+    let mut config: WitnessConfig =
+        serde_json::from_str(&text).map_err(|error| refuse(&format!("{CONFIG}: {error}")))?;
+    // The folder may have another name by now.
+    folder.clone_into(&mut config.out);
+    config.ahead = config.ahead.map(|_| folder.join(AHEAD));
+    let plan = folder.join(PLAN);
+    let plan = plan.is_file().then(|| read_plan(&plan)).transpose()?;
+    let interrupted = interrupts()?;
+    let _sockets = SocketsFolder::take(&config.sockets)?;
+    let (notices, told) = channel();
+    let go_on = GoOn {
+        news: 0,
+        killed: 1,
+        plan: plan.map(Box::new),
+    };
+    let (witness, went_on) = Witness::go_on(&config, &go_on, notices)?;
+    eprintln!(
+        "legwatch: the run in {} goes on, serving {} legs; {} events were ahead of its journal, {} are missing",
+        folder.display(),
+        config.legs.len(),
+        went_on.kept,
+        went_on.missing
+    );
+    attend(args, &config, witness, &told, &interrupted)
+}
+
+fn interrupts() -> Result<Receiver<Happening>, Failure> {
+    let (signal, interrupted) = channel();
+    Interrupts::catch(EXIT_INTERRUPTED)
+        .map_err(Failure::internal)?
+        .listen(signal);
+    Ok(interrupted)
+}
+
+fn save(path: &Path, what: &impl serde::Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_vec_pretty(what).expect("plain data");
+    std::fs::write(path, json)
+        .map_err(|error| Failure::user(format!("{} can't be written: {error}", path.display())))
+}
+
+/// Serves until it is told to end, and gives the verdict.
+fn attend(
+    args: &ServeArgs,
+    config: &WitnessConfig,
+    witness: Witness,
+    told: &Receiver<Notice>,
+    interrupted: &Receiver<Happening>,
+) -> Result<u8, Failure> {
     let names: Vec<String> = config.legs.iter().map(|leg| leg.name.clone()).collect();
     let mut progress = Progress::new();
     progress.name("serving");
@@ -99,8 +188,12 @@ pub fn serve(args: &ServeArgs) -> Result<u8, Failure> {
     let summary = witness.finish(false);
     progress.end();
     let summary = summary?;
-    recorded::print(folder.path(), args.format)?;
-    eprintln!("legwatch: {}", folder.path().display());
+    if let Some(ahead) = &config.ahead {
+        // All of it is in the journal.
+        let _stays = std::fs::remove_file(ahead);
+    }
+    recorded::print(&config.out, args.format)?;
+    eprintln!("legwatch: {}", config.out.display());
     Ok(summary.exit)
 }
 
@@ -186,6 +279,8 @@ fn config(
         rules,
         good_legs: 0,
         control: args.control.clone(),
+        ahead: None,
+        memory: Vec::new(),
         watch,
         expect,
         strict: args.strict,
@@ -195,13 +290,23 @@ fn config(
     }
 }
 
-/// Prints what to start QEMU with.
-fn announce(config: &WitnessConfig, sockets: &[(String, PathBuf)]) -> Result<(), Failure> {
-    let reconnect = may_disconnect(&config.rules, config.control.is_some()).then(|| {
+/// What makes QEMU connect again, if that may be needed.
+fn reconnect(config: &WitnessConfig) -> Option<String> {
+    let comes_again =
+        config.ahead.is_some() || may_disconnect(&config.rules, config.control.is_some());
+    comes_again.then(|| {
         // Somebody's own QEMU may be another one; this is the best guess.
         qemu::Qemu::find().map_or_else(|_| "reconnect-ms=100".into(), |qemu| qemu.reconnect())
-    });
-    let disks = disks(sockets, &config.legs, reconnect.as_deref());
+    })
+}
+
+/// Prints what to start QEMU with.
+fn announce(
+    config: &WitnessConfig,
+    sockets: &[(String, PathBuf)],
+    reconnect: Option<&str>,
+) -> Result<(), Failure> {
+    let disks = disks(sockets, &config.legs, reconnect);
     let arguments = qemu::disks_only(QEMU_MEMORY_MIB, &disks).map_err(Failure::user)?;
     eprintln!(
         "legwatch: serving {} legs; QEMU's arguments (make the memory's size that of -m):",

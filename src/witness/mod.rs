@@ -4,6 +4,8 @@
 //! folds them into the checker. What the checker learns (data areas) goes back to the device; what it wants to show in a finding (contents)
 //! is read from the legs and becomes an event itself, so that a later check of the journal sees the same.
 
+pub mod goes_on;
+mod news;
 pub mod process;
 pub mod wire;
 
@@ -15,24 +17,26 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::ahead::Ahead;
 use crate::block::LegId;
 use crate::clock;
 use crate::ctl::server::Server;
-use crate::device::{Device, Options, StartError};
-use crate::event::{Action, Event, EventNo, GuestEnd, What};
+use crate::device::{Device, GoesOn, Options, StartError};
+use crate::event::{Event, EventNo, GuestEnd, What};
 use crate::failure::Failure;
 use crate::header::{LegHead, RuleHead, RunHeader};
 use crate::journal;
 use crate::judge::Judge;
-use crate::mark::Mark;
-use crate::oracle::Verdict;
+use crate::oracle::{Verdict, Wanted};
 use crate::plan::Plan;
 use crate::recorded::{self, JOURNAL, RecordedError};
 use crate::report;
 use crate::report::text::Style;
 use crate::sequence::{Collector, NoEvent, Sequence, Tap};
 use crate::watch::{OPTION, Part, Watch};
-use crate::witness::wire::{Live, Notice, Summary, WitnessConfig};
+use crate::witness::goes_on::GoOnError;
+use crate::witness::news::News;
+use crate::witness::wire::{GoOn, Live, Notice, Summary, WitnessConfig};
 
 /// How long the checker's thread waits for an event before it looks at the time.
 const TICK: Duration = Duration::from_millis(20);
@@ -79,6 +83,17 @@ pub enum WitnessError {
         /// Its plan's size.
         bytes: usize,
     },
+    /// The run of a killed witness can't go on.
+    #[error(transparent)]
+    GoOn(#[from] GoOnError),
+    /// There is no place for what is ahead of the journal.
+    #[error("{} can't be used to keep events", .path.display())]
+    Ahead {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The checker's thread gave up, in its own words.
     #[error("{0}")]
     Gone(String),
@@ -99,6 +114,8 @@ impl From<WitnessError> for Failure {
             | WitnessError::Initial { .. }
             | WitnessError::Journal { .. }
             | WitnessError::Report { .. }
+            | WitnessError::GoOn(_)
+            | WitnessError::Ahead { .. }
             | WitnessError::Gone(_)
             | WitnessError::Plan { .. } => Failure::user(error),
         }
@@ -117,61 +134,65 @@ pub struct Witness {
     out: PathBuf,
     header: Arc<RunHeader>,
     names: Vec<String>,
+    /// Whether the run's end was on record when it was taken up.
+    ended: bool,
 }
 
-impl Witness {
-    /// Opens legs and sockets, begins the journal, and starts to watch. Notices go to `notices`; nobody need listen.
-    ///
-    /// # Errors
-    /// [`WitnessError`]; nothing is left running then.
-    pub fn start(config: &WitnessConfig, notices: Sender<Notice>) -> Result<Witness, WitnessError> {
-        let (sequence, collector) = Sequence::new(EventNo(0));
-        let watched = Watch::parse(&config.watch).unwrap_or_default();
-        let options = Options {
-            record: config.record,
-            watch: watched.clone(),
-            seed: config.seed,
-            rules: config.rules.clone(),
-            good_legs: config.good_legs,
-            ..Options::default()
-        };
-        let device = Device::start(&config.legs, &config.sockets, &options, &sequence)?;
-        let names = |boot: &Vec<crate::header::StepHead>| {
-            boot.iter().map(|step| step.name.clone()).collect()
-        };
-        device
-            .faults()
-            .set_steps(config.steps.iter().map(names).collect());
-        let header = Arc::new(header(config, &device));
-        let path = config.out.join(JOURNAL);
-        let journal_error = |source| WitnessError::Journal {
-            path: path.clone(),
-            source,
-        };
-        let file = File::create_new(&path).map_err(journal_error)?;
-        let journal = journal::Writer::new(file, &header).map_err(journal_error)?;
+/// What a witness found that takes up the run of one that was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WentOn {
+    /// The boot whose guest has not ended, if there is one.
+    pub guest: Option<u32>,
+    /// What the supervisor told that is on record.
+    pub told: u64,
+    /// Events that the journal lacked and that were kept.
+    pub kept: u64,
+    /// Events that are missing.
+    pub missing: u64,
+}
+
+/// A run that is about to be watched, anew or again.
+struct Begun {
+    header: Arc<RunHeader>,
+    judge: Judge,
+    journal: journal::Writer<File>,
+    news: News,
+    told: u64,
+    ended: bool,
+}
+
+impl Begun {
+    fn run(
+        self,
+        config: &WitnessConfig,
+        device: Device,
+        sequence: &Sequence,
+        collector: Collector,
+    ) -> Result<Witness, WitnessError> {
         let device = Arc::new(device);
         let finishing = Arc::new(AtomicBool::new(false));
         let catching_up = Arc::new(AtomicBool::new(false));
+        let watched = Watch::parse(&config.watch).unwrap_or_default();
         let watch = Watching {
             collector,
-            journal,
+            journal: self.journal,
             keeps: watched.has(Part::Journal),
-            path,
-            judge: Judge::new(&header, config.strict),
+            path: config.out.join(JOURNAL),
+            judge: self.judge,
             device: device.clone(),
             finishing: finishing.clone(),
             catching_up: catching_up.clone(),
-            notices,
+            news: self.news,
             live: Live {
                 completed: vec![0; config.legs.len()],
                 in_flight: vec![0; config.legs.len()],
+                told: self.told,
                 ..Live::default()
             },
             cut: false,
+            last: sequence.last(),
             flushed: clock::now(),
             told: clock::now(),
-            found: false,
         };
         let checking = std::thread::Builder::new()
             .name("checker".into())
@@ -182,21 +203,112 @@ impl Witness {
                 path,
                 device.clone(),
                 config.legs.clone(),
-                &sequence,
+                sequence,
             )?),
             None => None,
         };
-        let witness = Witness {
+        Ok(Witness {
             control,
             tap: sequence.tap(),
             finishing,
             catching_up,
             checking,
             out: config.out.clone(),
-            header,
+            header: self.header,
             names: config.legs.iter().map(|leg| leg.name.clone()).collect(),
             device,
+            ended: self.ended,
+        })
+    }
+}
+
+fn start_device(
+    config: &WitnessConfig,
+    goes_on: Option<GoesOn>,
+    sequence: &Sequence,
+) -> Result<Device, StartError> {
+    let options = Options {
+        record: config.record,
+        watch: Watch::parse(&config.watch).unwrap_or_default(),
+        seed: config.seed,
+        rules: config.rules.clone(),
+        good_legs: config.good_legs,
+        memory: config.memory.clone(),
+        goes_on,
+        ..Options::default()
+    };
+    let device = Device::start(&config.legs, &config.sockets, &options, sequence)?;
+    let names =
+        |boot: &Vec<crate::header::StepHead>| boot.iter().map(|step| step.name.clone()).collect();
+    device
+        .faults()
+        .set_steps(config.steps.iter().map(names).collect());
+    Ok(device)
+}
+
+/// Lets the agent find its plan on the control leg.
+fn set_plan(device: &Device, plan: &Plan) -> Result<(), WitnessError> {
+    let json = serde_json::to_vec(plan).expect("a plan is plain data");
+    if device.set_plan(&json) {
+        return Ok(());
+    }
+    Err(WitnessError::Plan {
+        boot: plan.boot,
+        bytes: json.len(),
+    })
+}
+
+/// Records the content that a finding wants to show: proven by its digest, or not shown, as what a leg holds now may be newer than what the
+/// finding speaks of.
+fn show(device: &Device, collector: &mut Collector, wanted: Wanted) {
+    if let Ok(bytes) = device.read_sector(wanted.leg, wanted.sector)
+        && crc32fast::hash(&bytes) == wanted.digest
+    {
+        let (leg, sector, version) = (wanted.leg, wanted.sector, wanted.version);
+        collector.record(What::Evidence {
+            leg,
+            sector,
+            version,
+            bytes: bytes.to_vec(),
+        });
+    }
+}
+
+impl Witness {
+    /// Opens legs and sockets, begins the journal, and starts to watch. Notices go to `notices`; nobody need listen.
+    ///
+    /// # Errors
+    /// [`WitnessError`]; nothing is left running then.
+    pub fn start(config: &WitnessConfig, notices: Sender<Notice>) -> Result<Witness, WitnessError> {
+        let ahead = match &config.ahead {
+            Some(path) => Some(Ahead::create(path, config.legs.len()).map_err(|source| {
+                WitnessError::Ahead {
+                    path: path.clone(),
+                    source,
+                }
+            })?),
+            None => None,
         };
+        let (sequence, collector) = Sequence::going_on(EventNo(0), Duration::ZERO, ahead);
+        let device = start_device(config, None, &sequence)?;
+        let header = Arc::new(header(config, &device));
+        let path = config.out.join(JOURNAL);
+        let journal_error = |source| WitnessError::Journal {
+            path: path.clone(),
+            source,
+        };
+        let file = File::create_new(&path).map_err(journal_error)?;
+        goes_on::lock(&file).map_err(journal_error)?;
+        let journal = journal::Writer::new(file, &header).map_err(journal_error)?;
+        let begun = Begun {
+            judge: Judge::new(&header, config.strict),
+            header,
+            journal,
+            news: News::new(notices, 0),
+            told: 0,
+            ended: false,
+        };
+        let witness = begun.run(config, device, &sequence, collector)?;
         for (at, name) in (0..).zip(&witness.names) {
             witness
                 .device
@@ -207,6 +319,45 @@ impl Witness {
                 })?;
         }
         Ok(witness)
+    }
+
+    /// Goes on with the run of a witness that was killed, on the same sockets, legs and journal; and what can be said of it.
+    ///
+    /// # Errors
+    /// [`WitnessError`]; nothing is left running then.
+    pub fn go_on(
+        config: &WitnessConfig,
+        go_on: &GoOn,
+        notices: Sender<Notice>,
+    ) -> Result<(Witness, WentOn), WitnessError> {
+        let mut news = News::new(notices, go_on.news);
+        let path = config.out.join(JOURNAL);
+        let found = goes_on::take_up(config, &path, go_on.killed, &mut news)?;
+        let (sequence, mut collector) =
+            Sequence::going_on(found.last, found.elapsed, Some(found.ahead));
+        let device = start_device(config, Some(found.device), &sequence)?;
+        if let Some(plan) = &go_on.plan {
+            set_plan(&device, plan)?;
+        }
+        for wanted in found.wanted {
+            show(&device, &mut collector, wanted);
+        }
+        let begun = Begun {
+            header: Arc::new(found.header),
+            judge: found.judge,
+            journal: found.journal,
+            news,
+            told: found.told,
+            ended: found.ended,
+        };
+        let witness = begun.run(config, device, &sequence, collector)?;
+        let went_on = WentOn {
+            guest: found.guest,
+            told: found.told,
+            kept: found.kept,
+            missing: found.missing,
+        };
+        Ok((witness, went_on))
     }
 
     /// Each leg's socket, by name; last the control leg's.
@@ -223,14 +374,8 @@ impl Witness {
     /// # Errors
     /// [`WitnessError::Plan`], if the plan is too large.
     pub fn boot(&mut self, boot: u32, plan: &Plan) -> Result<(), WitnessError> {
-        let json = serde_json::to_vec(plan).expect("a plan is plain data");
         self.device.new_boot(boot);
-        if !self.device.set_plan(&json) {
-            return Err(WitnessError::Plan {
-                boot,
-                bytes: json.len(),
-            });
-        }
+        set_plan(&self.device, plan)?;
         self.tap.record(What::Boot { boot });
         Ok(())
     }
@@ -268,7 +413,7 @@ impl Witness {
     pub fn finish(mut self, interrupted: bool) -> Result<Summary, WitnessError> {
         self.control = None;
         self.device.stop();
-        if !interrupted {
+        if !interrupted && !self.ended {
             self.tap.record(What::End);
         }
         self.finishing.store(true, Ordering::Release);
@@ -358,20 +503,20 @@ struct Watching {
     finishing: Arc<AtomicBool>,
     /// Whether the supervisor waits until all that happened was taken.
     catching_up: Arc<AtomicBool>,
-    notices: Sender<Notice>,
+    news: News,
     live: Live,
     /// Whether it was told that the power is off.
     cut: bool,
+    /// The last event taken.
+    last: EventNo,
     flushed: Instant,
     told: Instant,
-    /// Whether a finding was told.
-    found: bool,
 }
 
 impl Watching {
     /// Watches to the end. A journal that can't be written is told at once: what the guest does from then on would be seen by nobody.
     fn run(self) -> Result<Verdict, WitnessError> {
-        let notices = self.notices.clone();
+        let notices = self.news.notices();
         self.watch().map_err(|error| {
             let failure = Failure::from(error);
             let _nobody_listens = notices.send(Notice::Failed {
@@ -398,7 +543,7 @@ impl Watching {
                 Err(NoEvent::TimedOut) => {
                     if self.collector.is_drained() && self.catching_up.swap(false, Ordering::AcqRel)
                     {
-                        let _nobody_listens = self.notices.send(Notice::CaughtUp);
+                        self.news.tell(Notice::CaughtUp);
                     }
                     if self.finishing.load(Ordering::Acquire) && self.collector.is_drained() {
                         break;
@@ -422,42 +567,20 @@ impl Watching {
                     path: self.path.clone(),
                     source,
                 })?;
+            if !self.journal.holds_back() {
+                self.collector.written(event.no);
+            }
         }
         self.judge.apply(event);
+        self.last = event.no;
         if matches!(event.what, What::Evidence { .. }) {
             return Ok(());
         }
-        if !self.found
-            && let Some(headline) = self.judge.first_proven()
-        {
-            self.found = true;
-            let _nobody_listens = self.notices.send(Notice::Finding(headline));
-        }
+        self.news.take(&self.judge, event);
         for wanted in self.judge.wanted() {
-            // Proven by its digest, or not shown: what a leg holds now may be newer than what the finding speaks of.
-            if let Ok(bytes) = self.device.read_sector(wanted.leg, wanted.sector)
-                && crc32fast::hash(&bytes) == wanted.digest
-            {
-                let (leg, sector, version) = (wanted.leg, wanted.sector, wanted.version);
-                self.collector.record(What::Evidence {
-                    leg,
-                    sector,
-                    version,
-                    bytes: bytes.to_vec(),
-                });
-            }
+            show(&self.device, &mut self.collector, wanted);
         }
-        if let What::Mark(mark) = &event.what
-            && is_news(mark)
-        {
-            let _nobody_listens = self.notices.send(Notice::Mark(mark.clone()));
-        }
-        if let What::Decided(decided) = &event.what
-            && let Action::Unplug { ms } = decided.action
-        {
-            let leg = decided.request.leg.0;
-            let _nobody_listens = self.notices.send(Notice::Unplug { leg, ms });
-        }
+        self.live.told += u64::from(is_told(&event.what));
         self.live.events = event.no.0;
         Ok(())
     }
@@ -465,7 +588,7 @@ impl Watching {
     fn look_at_the_time(&mut self) -> Result<(), WitnessError> {
         let cut = self.device.faults().is_cut();
         if cut && !self.cut {
-            let _nobody_listens = self.notices.send(Notice::Cut);
+            self.news.tell(Notice::Cut);
         }
         self.cut = cut;
         let now = clock::now();
@@ -478,6 +601,9 @@ impl Watching {
             })?
         {
             self.flushed = now;
+        }
+        if !self.journal.holds_back() {
+            self.collector.written(self.last);
         }
         if now - self.told < LIVE_EVERY {
             return Ok(());
@@ -493,25 +619,15 @@ impl Watching {
         self.live.faults = so_far.faults;
         self.live.unequal = (so_far.unequal, so_far.unequal_more);
         self.live.journal_bytes = self.journal.bytes();
-        let _nobody_listens = self.notices.send(Notice::Live(self.live.clone()));
+        self.news.tell(Notice::Live(self.live.clone()));
         Ok(())
     }
 }
 
-/// Marks that the supervisor wants to hear of.
-fn is_news(mark: &Mark) -> bool {
-    match mark {
-        Mark::Intent(_) | Mark::Pages(_) | Mark::Survey { .. } => false,
-        Mark::Hello(_)
-        | Mark::Target(_)
-        | Mark::StepBegin { .. }
-        | Mark::StepEnd { .. }
-        | Mark::WorkloadEnd { .. }
-        | Mark::ReadBackEnd { .. }
-        | Mark::BadRead { .. }
-        | Mark::Quiet { .. }
-        | Mark::Fact { .. }
-        | Mark::Admin(_)
-        | Mark::Finish { .. } => true,
-    }
+/// Whether an event is what the supervisor told.
+fn is_told(what: &What) -> bool {
+    matches!(
+        what,
+        What::Boot { .. } | What::Console { .. } | What::Hand { .. } | What::GuestEnded { .. }
+    )
 }

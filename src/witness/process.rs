@@ -7,20 +7,20 @@ use std::sync::mpsc::{Receiver, channel};
 use crate::event::GuestEnd;
 use crate::failure::Failure;
 use crate::witness::Witness;
-use crate::witness::wire::{Command, Notice, WitnessConfig};
+use crate::witness::wire::{Command, GoOn, Notice, WitnessConfig};
 
 /// Runs until the supervisor says that it is over, or is gone. The verdict is told as a notice, and so is a failure: the exit code is 0 unless the
 /// witness itself could not do its work.
 ///
 /// # Errors
 /// [`Failure`], if there is nobody to tell.
-pub fn main(config: &Path) -> Result<u8, Failure> {
+pub fn main(config: &Path, go_on: bool) -> Result<u8, Failure> {
     let (notices, told) = channel();
     let printer = std::thread::Builder::new()
         .name("notices".into())
         .spawn(move || print_notices(&told))
         .map_err(Failure::internal)?;
-    let result = serve(config, notices.clone());
+    let result = serve(config, go_on, notices.clone());
     if let Err(failure) = &result {
         let user = matches!(failure, Failure::User(_));
         let _printer_is_gone = notices.send(Notice::Failed {
@@ -33,16 +33,32 @@ pub fn main(config: &Path) -> Result<u8, Failure> {
     Ok(result.map_or_else(|failure| failure.exit(), |()| 0))
 }
 
-fn serve(config: &Path, notices: std::sync::mpsc::Sender<Notice>) -> Result<(), Failure> {
+fn serve(
+    config: &Path,
+    go_on: bool,
+    notices: std::sync::mpsc::Sender<Notice>,
+) -> Result<(), Failure> {
     let text = std::fs::read_to_string(config).map_err(Failure::internal)?;
     let config: WitnessConfig = serde_json::from_str(&text).map_err(Failure::internal)?;
-    let mut witness = Witness::start(&config, notices.clone())?;
-    let _nobody_listens = notices.send(Notice::Ready {
-        sockets: witness.sockets(),
-    });
+    let mut lines = std::io::stdin().lock().lines();
     // The boot that goes on.
     let mut guest = None;
-    for line in std::io::stdin().lock().lines() {
+    let mut told = 0;
+    let mut witness = if go_on {
+        let first = lines.next().transpose().map_err(Failure::internal)?;
+        let known: GoOn =
+            serde_json::from_str(&first.unwrap_or_default()).map_err(Failure::internal)?;
+        let (witness, went_on) = Witness::go_on(&config, &known, notices.clone())?;
+        (guest, told) = (went_on.guest, went_on.told);
+        witness
+    } else {
+        Witness::start(&config, notices.clone())?
+    };
+    let _nobody_listens = notices.send(Notice::Ready {
+        sockets: witness.sockets(),
+        told,
+    });
+    for line in lines {
         let line = line.map_err(Failure::internal)?;
         match serde_json::from_str(&line).map_err(Failure::internal)? {
             Command::Boot { boot, plan } => {

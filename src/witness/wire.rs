@@ -43,6 +43,12 @@ pub struct WitnessConfig {
     /// Where `legwatch ctl` is listened to.
     #[serde(default)]
     pub control: Option<PathBuf>,
+    /// Where events are kept until the journal has them, so that a killed witness can go on; `None`: it can't.
+    #[serde(default)]
+    pub ahead: Option<PathBuf>,
+    /// The memory files of memory legs, by the legs' places; without one, a leg's memory goes with the witness.
+    #[serde(default)]
+    pub memory: Vec<Option<PathBuf>>,
     /// What is watched, in the words of `--watch`; empty: everything.
     #[serde(default)]
     pub watch: Vec<String>,
@@ -57,6 +63,18 @@ pub struct WitnessConfig {
     pub provenance: serde_json::Value,
     /// The command that runs it again.
     pub again: String,
+}
+
+/// What a witness has to know that takes up the run of one that was killed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct GoOn {
+    /// Marks, findings and unpluggings that the supervisor heard of.
+    pub news: u64,
+    /// Witnesses of this run that were killed, as far as is known. One that was killed before it had recorded anything is not in the journal.
+    #[serde(default)]
+    pub killed: u64,
+    /// The plan of the boot that goes on.
+    pub plan: Option<Box<Plan>>,
 }
 
 /// What the supervisor tells.
@@ -96,6 +114,34 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it becomes an event, so that the journal tells whether it was heard.
+    pub fn is_event(&self) -> bool {
+        match self {
+            Command::Boot { .. }
+            | Command::Console { .. }
+            | Command::Hand { .. }
+            | Command::GuestEnded { .. } => true,
+            Command::CatchUp | Command::Finish { .. } => false,
+        }
+    }
+}
+
+impl Notice {
+    /// Whether it follows from the events alone, so that a witness that goes on can tell it again.
+    pub fn is_news(&self) -> bool {
+        match self {
+            Notice::Mark(_) | Notice::Finding(_) | Notice::Unplug { .. } => true,
+            Notice::Ready { .. }
+            | Notice::Cut
+            | Notice::Live(_)
+            | Notice::CaughtUp
+            | Notice::Done(_)
+            | Notice::Failed { .. } => false,
+        }
+    }
+}
+
 /// What the witness tells.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -104,6 +150,8 @@ pub enum Notice {
     Ready {
         /// Each leg's socket, by name, in the legs' order; last the control leg's.
         sockets: Vec<(String, PathBuf)>,
+        /// What the supervisor told that is on record, see [`Command::is_event`]; more than nothing if the witness was restarted.
+        told: u64,
     },
     /// A mark that is no intent came.
     Mark(Mark),
@@ -155,6 +203,9 @@ pub struct Live {
     pub unequal: (u64, bool),
     /// Bytes that the journal has.
     pub journal_bytes: u64,
+    /// What the supervisor told and the checker has taken, see [`Command::is_event`].
+    #[serde(default)]
+    pub told: u64,
 }
 
 /// The verdict in short; the whole is in the run's folder.
