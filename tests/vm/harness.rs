@@ -188,6 +188,13 @@ impl Running {
             .collect()
     }
 
+    /// Whether there is a witness.
+    pub(crate) fn has_witness(&self) -> bool {
+        let all = processes(self.dir.path());
+        all.iter()
+            .any(|(_, line)| line.split('\0').nth(1) == Some("witness"))
+    }
+
     /// The witness's process.
     pub(crate) fn witness(&self) -> Pid {
         let all = processes(self.dir.path());

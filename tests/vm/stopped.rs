@@ -99,7 +99,7 @@ fn with_bisect_a_fault_of_ours_stops_the_bisection() {
     let mut run = Running::run(Path::new("raid1-quick"), KERNEL, &["--bisect"]);
     run.line("boot 1: booting");
     qemu_runs(&run);
-    kill_process(run.witness(), Signal::KILL).unwrap();
+    kill_process(run.witness(), Signal::ABORT).unwrap();
     run.end().ended_with(255);
 }
 
@@ -138,17 +138,39 @@ fn no_qemu_outlives_a_killed_supervisor_and_the_witness_keeps_what_it_saw() {
 }
 
 #[test]
-fn no_qemu_outlives_a_killed_witness() {
+fn a_killed_witness_is_replaced_and_the_run_goes_on() {
+    const MOMENTS: [&str; 4] = [
+        "create the array",
+        "random, small and large",
+        "random, small and large",
+        "read back",
+    ];
+    let mut run = quick();
+    for (times, moment) in (1..).zip(MOMENTS) {
+        run.line(&format!("boot 1: {moment}"));
+        kill_process(run.witness(), Signal::KILL).unwrap();
+        run.line(&format!("the run goes on ({times} of at most"));
+        until("a witness", STEP, || run.has_witness());
+    }
+    let ran = run.end();
+    ran.ended_with(0).check_agrees();
+    let report = ran.report();
+    assert_eq!(report["outcome"], "clean");
+    assert_eq!(report["coverage"]["restarts"], MOMENTS.len());
+}
+
+#[test]
+fn no_qemu_outlives_a_witness_that_crashed() {
     let mut run = quick();
     run.line("boot 1: random, small and large");
     qemu_runs(&run);
-    kill_process(run.witness(), Signal::KILL).unwrap();
+    kill_process(run.witness(), Signal::ABORT).unwrap();
     let ran = run.end();
     ran.ended_with(70);
     let last = ran.stderr.last().unwrap();
     for words in [
         "the witness's process ended before its verdict",
-        "signal: 9",
+        "signal: 6",
         "legwatch check",
     ] {
         assert!(last.contains(words), "{words}: {last}");
