@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 
 use crate::block::{Sector, SectorRange, to_usize};
 
-/// Slots in a chunk.
-const CHUNK: u64 = 64;
+/// Slots in a chunk: what a single touched slot costs. Few, as writes here and there are what makes a shadow large.
+const CHUNK_SLOTS: usize = 8;
+const CHUNK: u64 = CHUNK_SLOTS as u64;
 /// Chunks in a folder.
-const FOLDER: u64 = 1024;
+const FOLDER: u64 = 8192;
 const FOLDER_SLOTS: u64 = CHUNK * FOLDER;
 /// Folders found by their place; those behind, on a leg of more than 4 TiB, are searched for.
 const NEAR: u64 = 1 << 17;
 
-type Chunk<T> = Box<[Option<T>]>;
+type Chunk<T> = Box<[Option<T>; CHUNK_SLOTS]>;
 
 /// Something a sector. A sector that was never touched has none.
 #[derive(Clone, Debug)]
@@ -106,7 +107,8 @@ impl<T> Table<T> {
         } else {
             self.far.entry(at).or_insert_with(Folder::new)
         };
-        let chunk = folder.chunks[chunk].get_or_insert_with(|| (0..CHUNK).map(|_| None).collect());
+        let chunk =
+            folder.chunks[chunk].get_or_insert_with(|| Box::new([const { None }; CHUNK_SLOTS]));
         &mut chunk[slot]
     }
 
