@@ -185,10 +185,11 @@ fn a_lost_guest_is_tried_once_more_and_never_passed_or_failed() {
     }
 }
 
+// A killed witness of a scenario with rules is not replaced.
 #[test]
 fn a_run_that_breaks_is_our_fault_and_stops_a_bisection() {
     for (more, code) in [(&[][..], 70), (&["--bisect"][..], 255)] {
-        let mut args = vec!["raid1-quick", "--kernel", KERNEL];
+        let mut args = vec!["fault-dead-leg", "--kernel", KERNEL];
         args.extend(more);
         let mut run = campaign(&args);
         until("a guest", STEP, || {
