@@ -96,6 +96,8 @@ impl Moments {
     ) -> Vec<StoryLine> {
         let begin = self.lines.partition_point(|one| one.line.event < from.0);
         let end = self.lines.partition_point(|one| one.line.event <= to.0);
+        // What is told late may have lines behind it alone.
+        let begin = begin.min(end);
         let mut minor = 0;
         let mut told: Vec<StoryLine> = self
             .lines
@@ -257,5 +259,34 @@ pub(crate) fn in_words(action: &Action) -> String {
         Action::Unplug { ms: None } => "has the device taken away".into(),
         Action::Resize { sectors } => format!("makes the leg {sectors} sectors large"),
         Action::Withheld => "was withheld by the budget".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_late_is_told_with_what_lies_between_or_nothing() {
+        let header = RunHeader::new(1, 1, Vec::new());
+        let mut moments = Moments::default();
+        for no in 1..=9 {
+            let line = format!("line {no}");
+            moments.take(
+                &header,
+                &Event {
+                    no: EventNo(no),
+                    time_us: no,
+                    what: What::Console { line },
+                },
+            );
+        }
+        let told = |from, to| {
+            let told = moments.between(EventNo(from), EventNo(to), |_, _| true);
+            told.iter().map(|line| line.event).collect::<Vec<_>>()
+        };
+        assert_eq!(told(3, 5), [3, 4, 5]);
+        assert_eq!(told(1, 9), [2, 3, 4, 5, 6, 7, 8, 9], "the last ones");
+        assert_eq!(told(7, 4), [0; 0]);
     }
 }

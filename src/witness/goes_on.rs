@@ -28,8 +28,8 @@ use crate::mark::Mark;
 use crate::oracle::Wanted;
 use crate::shadow::RangeSet;
 use crate::watch::{Part, Watch};
-use crate::witness::News;
 use crate::witness::wire::WitnessConfig;
+use crate::witness::{News, is_told};
 
 /// Sectors that are read from a leg at a time, and that one event tells of at most.
 const CHUNK_SECTORS: u64 = 256;
@@ -121,22 +121,17 @@ impl Seen {
         self.missing += event.no.0.saturating_sub(self.last.0 + 1);
         self.last = event.no;
         self.time_us = event.time_us;
+        self.told += u64::from(is_told(&event.what));
         match &event.what {
             What::Boot { boot } => {
-                self.told += 1;
                 self.boot = *boot;
                 self.guest = Some(*boot);
                 self.unanswered.clear();
                 self.marks.clear();
                 self.no_frontends();
             }
-            What::Console { .. } => self.told += 1,
-            What::Hand { .. } => {
-                self.told += 1;
-                self.hands = true;
-            }
+            What::Hand { .. } => self.hands = true,
             What::GuestEnded { .. } => {
-                self.told += 1;
                 self.guest = None;
                 self.no_frontends();
             }
@@ -184,16 +179,18 @@ impl Seen {
             }),
             What::End => self.ended = true,
             What::Frontend { leg, change } => self.frontend(*leg, change),
-            What::Decided(_) | What::Initial { .. } | What::Lost { .. } | What::Found { .. } => {}
+            What::Console { .. }
+            | What::Decided(_)
+            | What::Initial { .. }
+            | What::Lost { .. }
+            | What::Found { .. } => {}
             What::Restarted { .. } => {
                 self.restarts += 1;
                 self.missing = 0;
             }
         }
     }
-}
 
-impl Seen {
     fn frontend(&mut self, leg: LegId, change: &FrontendChange) {
         let left = self.legs.entry(leg).or_default();
         match change {

@@ -624,7 +624,7 @@ impl Watching {
     }
 }
 
-/// Whether an event is what the supervisor told.
+/// Whether an event is what the supervisor told ([`wire::Command::is_event`]).
 fn is_told(what: &What) -> bool {
     matches!(
         what,
