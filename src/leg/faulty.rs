@@ -146,7 +146,8 @@ impl Disk {
         };
         let leg = self.shared.id();
         let id = RequestId { leg, number: cuts };
-        let lost = volatile.cut(chance(self.faulty.faults.seed(), "power-cut", id));
+        let dice = chance(self.faulty.faults.seed(), "power-cut", id);
+        let lost = volatile.cut(dice, self.limits.block_sectors);
         let mut runs: Vec<(Sector, Vec<u8>)> = Vec::new();
         for (sector, block) in lost {
             let Some(one) = SectorRange::new(sector, 1) else {

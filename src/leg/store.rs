@@ -25,10 +25,12 @@ impl Disk {
     fn overwrite(&mut self, range: SectorRange) -> std::io::Result<(Vec<u8>, BTreeMap<u64, Lie>)> {
         let mut old = vec![0; bytes_of(range)];
         self.medium.read(range, &mut old)?;
-        if let Some(volatile) = &mut self.faulty.volatile
-            && !self.shared.write_through()
-        {
-            volatile.overwritten(range, &old);
+        if let Some(volatile) = &mut self.faulty.volatile {
+            if self.shared.write_through() {
+                volatile.written_through(range);
+            } else {
+                volatile.overwritten(range, &old);
+            }
         }
         let lies = self.faulty.lies.with(|lies| {
             lies.apply(range, &mut old);

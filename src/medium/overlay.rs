@@ -201,6 +201,13 @@ impl Volatile {
         }
     }
 
+    /// A range was written, and is durable at once: nothing older can come back.
+    pub fn written_through(&mut self, range: SectorRange) {
+        for sector in range.sectors() {
+            self.older.remove(&sector.0);
+        }
+    }
+
     /// Everything is durable now.
     pub fn flushed(&mut self) {
         self.older.clear();
@@ -211,12 +218,20 @@ impl Volatile {
         self.older.len() as u64
     }
 
-    /// The power goes: sector by sector, one of the possible versions stays. Returns those that are not what the medium has.
-    pub fn cut(&mut self, mut chance: SplitMix64) -> Vec<(Sector, Block)> {
+    /// The power goes: block by block of so many sectors, one of the possible versions stays. (A block is written whole or not at all.) Returns
+    /// the sectors that are not what the medium has.
+    pub fn cut(&mut self, mut chance: SplitMix64, block_sectors: u64) -> Vec<(Sector, Block)> {
         let mut lost = Vec::new();
+        let (mut block, mut drawn) = (None, 0);
         for (sector, mut older) in std::mem::take(&mut self.older) {
             let choices = (older.len() as u64).saturating_add(1);
-            let at = usize::try_from(chance.below(choices)).unwrap_or(usize::MAX);
+            let of = sector.checked_div(block_sectors);
+            if of.is_none() || of != block {
+                (block, drawn) = (of, chance.next_u64());
+            }
+            // All sectors of a block were written equally often.
+            let at = SplitMix64(drawn).below(choices);
+            let at = usize::try_from(at).unwrap_or(usize::MAX);
             if at < older.len() {
                 lost.push((Sector(sector), older.swap_remove(at)));
             }
@@ -240,6 +255,7 @@ mod tests {
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Write(u64, u64, u8),
+        WriteThrough(u64, u64, u8),
         Lose(u64, u64, u8, u16),
         Corrupt(u64, u64, u8, u16),
         Bad(u64, u64, u16),
@@ -252,6 +268,7 @@ mod tests {
         let at = || (0..SECTORS, 1..5u64);
         let step = prop_oneof![
             4 => (at(), any::<u8>()).prop_map(|((s, n), b)| Step::Write(s, n, b)),
+            1 => (at(), any::<u8>()).prop_map(|((s, n), b)| Step::WriteThrough(s, n, b)),
             1 => (at(), any::<u8>(), 0..3u16).prop_map(|((s, n), b, r)| Step::Lose(s, n, b, r)),
             1 => (at(), any::<u8>(), 0..3u16).prop_map(|((s, n), b, r)| Step::Corrupt(s, n, b, r)),
             1 => (at(), 0..3u16).prop_map(|((s, n), r)| Step::Bad(s, n, r)),
@@ -280,9 +297,14 @@ mod tests {
             let part = |r: SectorRange| (r.start().0 * 512) as usize..(r.end().0 * 512) as usize;
             for step in steps {
                 match step {
-                    Step::Write(s, n, b) | Step::Lose(s, n, b, _) | Step::Corrupt(s, n, b, _) => {
+                    Step::Write(s, n, b) | Step::WriteThrough(s, n, b) | Step::Lose(s, n, b, _) | Step::Corrupt(s, n, b, _) => {
                         let r = range(s, n);
-                        volatile.overwritten(r, &medium[part(r)]);
+                        let through = matches!(step, Step::WriteThrough(..));
+                        if through {
+                            volatile.written_through(r);
+                        } else {
+                            volatile.overwritten(r, &medium[part(r)]);
+                        }
                         let mut returned = medium[part(r)].to_vec();
                         overlay.apply(r, &mut returned);
                         let old = overlay.take(r);
@@ -291,6 +313,9 @@ mod tests {
                             let m = &mut model[sector.0 as usize];
                             let was = m.lie.take();
                             m.since_flush.push(m.honest);
+                            if through {
+                                m.since_flush.clear();
+                            }
                             match step {
                                 Step::Lose(_, _, _, rule) => {
                                     // What could not be read before still can't.
@@ -330,7 +355,7 @@ mod tests {
                         prop_assert_eq!(healed, count);
                     }
                     Step::Cut(seed) => {
-                        for (sector, block) in volatile.cut(SplitMix64(seed)) {
+                        for (sector, block) in volatile.cut(SplitMix64(seed), 1) {
                             let m = &mut model[sector.0 as usize];
                             prop_assert!(m.since_flush.contains(&block[0]), "a version since the last flush, or the durable one");
                             medium[part(range(sector.0, 1))].copy_from_slice(&block[..]);
@@ -352,6 +377,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_block_is_lost_whole_or_not_at_all() {
+        let range = |start| SectorRange::new(Sector(start), 16).unwrap();
+        let (mut halves, mut other) = (0, 0);
+        for seed in 0..100 {
+            let mut volatile = Volatile::default();
+            for byte in 1..4u8 {
+                volatile.overwritten(range(8), &[byte; 16 * 512]);
+            }
+            let lost = volatile.cut(SplitMix64(seed), 8);
+            for block in [8, 16u64] {
+                let of = lost.iter().filter(|(at, _)| at.0 / 8 == block / 8);
+                let of: Vec<u8> = of.map(|(_, bytes)| bytes[0]).collect();
+                assert!(of.is_empty() || of.len() == 8 && of.iter().all(|byte| *byte == of[0]));
+            }
+            match lost.len() {
+                8 => halves += 1,
+                _ => other += 1,
+            }
+        }
+        assert!(
+            halves > 10 && other > 10,
+            "each block has its own fate: {halves}"
+        );
     }
 
     #[test]

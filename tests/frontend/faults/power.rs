@@ -1,8 +1,11 @@
 //! What a power cut takes.
 
 use super::*;
+use crate::support::raw::Raw;
 use legwatch::device::Threads;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use vhost::vhost_user::VhostUserFrontend;
+use vhost::vhost_user::message::VhostUserConfigFlags;
 
 #[test]
 fn a_power_cut_loses_what_was_not_flushed_and_nothing_else() {
@@ -48,6 +51,57 @@ fn a_power_cut_loses_what_was_not_flushed_and_nothing_else() {
     assert_eq!(once(false), (read, lost), "the seed decides");
     let (lied, _) = once(true);
     assert!(lied[..16_384].contains(&0), "the flush was a lie");
+}
+
+/// With the write cache off what is answered is durable, whatever was in the cache before; with blocks of 4096 bytes, blocks are lost whole.
+#[test]
+fn what_is_written_through_is_never_lost_and_blocks_are_whole() {
+    let mut lost = 0;
+    for seed in 0..24 {
+        let mut leg = mib("a");
+        leg.block_size = 4096;
+        let legs = [leg];
+        let rules = "[[fault]]\non = [\"write\"]\nsectors = \"9992+8\"\ndo = \"power-cut\"\n";
+        let options = Options {
+            seed,
+            rules: rules_of(rules, &legs).unwrap(),
+            ..Options::default()
+        };
+        let bench = Bench::with(&legs, &options);
+        bench.device().new_boot(1);
+        // VERSION_1, INDIRECT_DESC, FLUSH, CONFIG_WCE: else there is no cache to begin with.
+        let mut raw = Raw::connect(&bench, "a", 1, 1 << 32 | 1 << 28 | 1 << 9 | 1 << 11);
+        raw.start(0, 0);
+        let write = |raw: &mut Raw, sector, byte| {
+            let used = raw.used(0);
+            raw.write(0, 0, sector, &[byte; 4096]);
+            raw.kick(0);
+            raw.await_used(0, used.wrapping_add(1), "a write");
+        };
+        for byte in 1..=3 {
+            write(&mut raw, 0, byte);
+            write(&mut raw, 8, byte);
+        }
+        raw.vhost
+            .set_config(32, VhostUserConfigFlags::WRITABLE, &[0])
+            .unwrap();
+        write(&mut raw, 0, 4);
+        write(&mut raw, 16, 4);
+        bench.device().faults().cut();
+        drop(raw);
+        bench.device().new_boot(2);
+        let mut client = Client::connect(&bench, "a", 1, ALL);
+        let read = client.read(0, 3 * 4096).unwrap();
+        assert_eq!(read[..4096], [4; 4096], "seed {seed}: written through");
+        assert_eq!(read[8192..], [4; 4096], "seed {seed}: written through");
+        let cached = &read[4096..8192];
+        assert_eq!(cached, [cached[0]; 4096], "seed {seed}: a block is whole");
+        assert!(cached[0] <= 3);
+        lost += usize::from(cached[0] < 3);
+        drop(client);
+        bench.stop();
+    }
+    assert!((4..24).contains(&lost), "{lost} of 24");
 }
 
 /// The power goes on all legs at one number of the sequence: whatever has a later one is no answer, on whichever thread.
