@@ -14,4 +14,5 @@ mod promises_errors;
 mod random_md;
 mod so_far;
 mod stacks;
+mod verdicts;
 mod watch;
