@@ -1,6 +1,6 @@
 //! What md promises on the wire: each promise broken once, which its check and no other says; and the legal thing beside it, which none says.
 
-use crate::history::{Block, History, Load, garbage};
+use crate::history::{Block, History, Load, data_offset, garbage};
 use legwatch::block::{Operation, Status};
 use legwatch::event::Content;
 use legwatch::finding::{Check, Confidence, Finding, Wrongness};
@@ -109,6 +109,35 @@ fn data_after_the_dirty_mark_of_one_leg_only() {
     history.honest_md = true;
     let verdict = finish(&mut history);
     only(&verdict, Check::DirtyFirst, Wrongness::Early, &["b"]);
+}
+
+/// Resync reads into two buffers with one request; the first one's write ends and it is read into anew before the second one is written.
+#[test]
+fn a_resyncs_buffer_that_is_read_into_again_leaves_the_others_to_resync() {
+    let mut raid = History::new(2, None);
+    raid.superblocks(true);
+    let blocks = [[0; 512]; 16];
+    let (first, second) = (0x900_0000, 0x900_1000);
+    raid.honest_md = false;
+    let mut passed = |leg, operation, sector, count: usize, gpa| {
+        let at = data_offset(leg) + sector;
+        let request = raid.arrive_from(leg, operation, at, count as u64, gpa);
+        let content = if operation == Operation::Write {
+            raid.fetch(request, &blocks[..count]);
+            Content::Same
+        } else {
+            let sums = blocks[..count].iter().map(|block| crc32fast::hash(block));
+            Content::Returned(sums.collect())
+        };
+        raid.complete_with(request, Status::Ok, content);
+    };
+    passed(0, Operation::Read, 512, 16, first);
+    passed(1, Operation::Write, 512, 8, first);
+    passed(0, Operation::Read, 528, 8, first);
+    passed(1, Operation::Write, 520, 8, second);
+    passed(1, Operation::Write, 528, 8, first);
+    raid.honest_md = true;
+    silent(&finish(&mut raid));
 }
 
 #[test]

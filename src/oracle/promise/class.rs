@@ -1,6 +1,6 @@
 //! Whose a data-area write is.
 //!
-//! It counts as *normal* (the array's own) unless it comes from guest pages that a READ of the same array sectors went to before
+//! It counts as *normal* (the array's own) unless it comes, if in part, from guest pages that a READ of the same array sectors went to before
 //! (`raid1.c:sync_request_write` writes the pages that it read), or touches sectors for which the leg returned an error that nothing has made good since (read-fix
 //! and retries, `raid1.c:fix_read_error`, `narrow_write_error`), or goes to a leg without a slot, or goes out before md runs the array. In doubt a write
 //! is not normal, and the checks leave it alone.
@@ -11,8 +11,9 @@ use crate::block::{LegId, RequestId, SECTOR_BYTES, Sector};
 use crate::event::Segment;
 use crate::md::ArrayKey;
 
-/// Pieces of memory that READs went to and that are remembered.
-const PAGES_MAX: usize = 16_384;
+/// Pieces of memory that READs went to and that are remembered: more than are in flight at once, so that none is forgotten between a read of resync's and the
+/// write of it.
+const PAGES_MAX: usize = 65_536;
 
 /// Whose a write in flight is, if it is not normal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ struct Page {
     key: ArrayKey,
     sector: Sector,
     leg: LegId,
+    /// Its number in `in_order`.
+    serial: u64,
 }
 
 /// Writes in flight that are not normal, and where READs went to.
@@ -41,7 +44,9 @@ pub(super) struct Classes {
     special: BTreeMap<RequestId, Class>,
     /// By guest-physical address.
     pages: BTreeMap<u64, Page>,
-    in_order: VecDeque<u64>,
+    /// Where pieces begin and their numbers, the oldest first; those that are gone since too.
+    in_order: VecDeque<(u64, u64)>,
+    serial: u64,
 }
 
 impl Classes {
@@ -76,34 +81,73 @@ impl Classes {
         let mut sector = first;
         for segment in segments {
             let len = u64::from(segment.len);
+            if len == 0 {
+                continue;
+            }
             let Some(end) = segment.gpa.checked_add(len) else {
                 return;
             };
-            let inside: Vec<u64> = self
-                .pages
-                .range(segment.gpa..end)
-                .map(|(at, _)| *at)
-                .collect();
-            for at in inside {
-                self.pages.remove(&at);
-            }
+            self.carve(segment.gpa, end);
             let page = Page {
                 end,
                 key,
                 sector,
                 leg,
+                serial: 0,
             };
-            self.pages.insert(segment.gpa, page);
-            self.in_order.push_back(segment.gpa);
-            if self.in_order.len() > PAGES_MAX
-                && let Some(old) = self.in_order.pop_front()
-            {
-                self.pages.remove(&old);
-            }
+            self.put(segment.gpa, page);
             let Some(next) = sector.checked_add(len / SECTOR_BYTES as u64) else {
                 return;
             };
             sector = next;
+        }
+    }
+
+    /// Whether a WRITE from these pieces of memory to this array sector and on has any that READs of the same sectors went to: the block layer may join one of
+    /// the array's own with one of resync's.
+    pub(super) fn any_read_into(&self, segments: &[Segment], key: ArrayKey, first: Sector) -> bool {
+        let mut bytes = 0;
+        !self.pages.is_empty()
+            && segments.iter().any(|segment| {
+                let sector = first.checked_add(bytes / SECTOR_BYTES as u64);
+                bytes += u64::from(segment.len);
+                sector.is_some_and(|sector| self.read_into(segment.gpa, key, sector).is_some())
+            })
+    }
+
+    /// Forgets what went to this memory, and keeps what lies before and behind it: resync reads into several buffers with one request and has each back for
+    /// the next read as soon as its own write is done.
+    fn carve(&mut self, start: u64, end: u64) {
+        while let Some((&at, &page)) = self.pages.range(..end).next_back() {
+            if page.end <= start {
+                return;
+            }
+            self.pages.remove(&at);
+            let behind = (end - at) / SECTOR_BYTES as u64;
+            if end < page.end
+                && let Some(sector) = page.sector.checked_add(behind)
+            {
+                self.put(end, Page { sector, ..page });
+            }
+            if at < start {
+                self.put(at, Page { end: start, ..page });
+            }
+        }
+    }
+
+    fn put(&mut self, gpa: u64, page: Page) {
+        self.serial += 1;
+        let serial = self.serial;
+        self.pages.insert(gpa, Page { serial, ..page });
+        self.in_order.push_back((gpa, serial));
+        if self.in_order.len() > PAGES_MAX
+            && let Some((old, serial)) = self.in_order.pop_front()
+            && self
+                .pages
+                .get(&old)
+                .is_some_and(|page| page.serial == serial)
+        {
+            self.pages.remove(&old);
         }
     }
 
@@ -146,5 +190,45 @@ mod tests {
             Some(LegId(1))
         );
         assert_eq!(classes.read_into(0x11_000, [7; 16], Sector(0)), None);
+    }
+
+    #[test]
+    fn what_is_read_into_again_in_part_keeps_the_rest() {
+        let mut classes = Classes::default();
+        let at = |gpa, len| [Segment { gpa, len }];
+        classes.remember(LegId(0), &at(0x10_000, 0x6000), [7; 16], Sector(800));
+        classes.remember(LegId(0), &at(0x10_000, 0x1000), [7; 16], Sector(2000));
+        classes.remember(LegId(1), &at(0x13_000, 0x1000), [7; 16], Sector(3000));
+        let ask = |gpa, sector| classes.read_into(gpa, [7; 16], Sector(sector));
+        assert_eq!(ask(0x10_000, 800), None);
+        assert_eq!(ask(0x10_000, 2000), Some(LegId(0)));
+        assert_eq!(ask(0x11_000, 808), Some(LegId(0)));
+        assert_eq!(ask(0x12_e00, 823), Some(LegId(0)));
+        assert_eq!(ask(0x13_000, 824), None);
+        assert_eq!(ask(0x13_000, 3000), Some(LegId(1)));
+        assert_eq!(ask(0x14_000, 832), Some(LegId(0)));
+        assert_eq!(ask(0x15_e00, 847), Some(LegId(0)));
+        assert_eq!(ask(0x16_000, 848), None);
+        let write = [(0x90_000, 512), (0x11_200, 4096)].map(|(gpa, len)| Segment { gpa, len });
+        assert!(classes.any_read_into(&write, [7; 16], Sector(808)));
+        assert!(!classes.any_read_into(&write, [7; 16], Sector(809)));
+    }
+
+    #[test]
+    fn only_the_oldest_are_forgotten() {
+        let mut classes = Classes::default();
+        let buffer = [Segment {
+            gpa: 0x10_000,
+            len: 4096,
+        }];
+        for sector in 0..=PAGES_MAX as u64 {
+            classes.remember(LegId(0), &buffer, [7; 16], Sector(sector));
+        }
+        let last = PAGES_MAX as u64;
+        assert_eq!(
+            classes.read_into(0x10_000, [7; 16], Sector(last)),
+            Some(LegId(0))
+        );
+        assert!(classes.in_order.len() <= PAGES_MAX);
     }
 }

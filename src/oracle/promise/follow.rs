@@ -169,7 +169,13 @@ impl Checker {
             Some(Class::ReadFix)
         } else if wire.unfixed.first_in(range).is_some() {
             Some(Class::Retry)
-        } else if member.slot.is_none() || !self.runs(array) {
+        } else if member.slot.is_none()
+            || !self.runs(array)
+            || self
+                .promises
+                .classes
+                .any_read_into(&arrived.segments, array.key, on_array.start())
+        {
             Some(Class::Other)
         } else {
             None
