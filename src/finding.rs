@@ -125,7 +125,6 @@ impl Check {
     pub fn confidence(self) -> Confidence {
         match self {
             Check::BitDegraded
-            | Check::FaultGate
             | Check::FaultSilent
             | Check::BbNoread
             | Check::NoStaleRead
@@ -155,6 +154,7 @@ impl Check {
             | Check::ResyncEq
             | Check::RecEq
             | Check::ErrRecord
+            | Check::FaultGate
             | Check::RepairData
             | Check::Scrub
             | Check::Durable

@@ -211,6 +211,11 @@ pub fn find_by(
     best.ok_or(worst)
 }
 
+/// Whether bytes begin as a version 1 superblock of an array does: right magic, its uuid.
+pub fn names(bytes: &[u8], uuid: &[u8; 16]) -> bool {
+    bytes.len() >= 32 && u32_at(bytes, 0) == MAGIC && sixteen(bytes, 16) == *uuid
+}
+
 /// Reads one superblock out of the 4096 bytes at its place. Any bytes are survived.
 ///
 /// # Errors

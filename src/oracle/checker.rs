@@ -178,6 +178,7 @@ impl Checker {
                     self.at_power_off(no);
                 } else {
                     self.crash_covered(no);
+                    self.tell_new_to_the_gone();
                 }
                 self.guest.ended(how);
                 self.guest_gone(no);

@@ -251,6 +251,7 @@ impl Checker {
         }
         if let Some(range) = SectorRange::new(start, digests.len() as u64) {
             self.forget_volatile(leg, range);
+            self.promise_lost(leg, range, payload);
         }
         self.found(no, leg, start, digests, payload);
     }

@@ -248,6 +248,9 @@ impl Checker {
         };
         self.coverage.legs[id.leg.index()].abandoned += 1;
         self.injected.abandoned(id);
+        if !abandoned.applied {
+            self.cut_short(id, &open);
+        }
         match open.operation {
             Operation::Write => self.write_ended(no, us, id, &open, false, &Content::NotTaken),
             Operation::Discard | Operation::WriteZeroes | Operation::WriteZeroesUnmap => {

@@ -188,7 +188,10 @@ impl Wrongs {
                 Check::Stamp | Check::AckAll | Check::AllLegs | Check::DiscardAll
             );
             let since = if lacks { since } else { seen };
-            let keep = wrong.leg != leg || wrong.at <= since || wrong.check == Check::BufStable;
+            // A failed leg gets no superblocks: what was wrong with one stays so, and may be why the leg is no member.
+            let sent = wrong.check == Check::BufStable
+                || (wrong.check, wrong.kind) == (Check::SbPeer, Wrongness::Metadata);
+            let keep = wrong.leg != leg || wrong.at <= since || sent;
             if !keep {
                 if is_open(wrong, known_decide)
                     && let Some(count) = self.open.get_mut(&open_key(wrong))

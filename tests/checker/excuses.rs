@@ -139,7 +139,7 @@ fn case_4_in_flight_when_the_guest_ended() {
         let request = history.arrive(1, Operation::Write, AT, 1);
         history.fetch(request, &[garbage(2)]);
         if open {
-            history.abandon(request);
+            history.abandon(request, false);
         } else {
             history.complete(request);
             history.write(0, AT, &[garbage(3)]);

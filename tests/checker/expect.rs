@@ -199,7 +199,7 @@ fn a_hang_is_inconclusive_and_names_the_rule_or_is_what_was_wanted() {
             rule: 0,
             action,
         }));
-        history.abandon(request);
+        history.abandon(request, false);
         history.push(What::GuestEnded {
             boot: 1,
             how: GuestEnd::Hung {

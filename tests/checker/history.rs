@@ -63,6 +63,8 @@ pub struct History {
     numbers: [u64; 8],
     no: u64,
     ranges: BTreeMap<RequestId, SectorRange>,
+    /// The superblock that each leg was sent last.
+    last: BTreeMap<u8, Block>,
     /// What each version held, for evidence.
     contents: BTreeMap<(LegId, u64, EventNo), Block>,
     md_events: u64,
@@ -219,6 +221,7 @@ impl History {
             numbers: [0; 8],
             no: 0,
             ranges: BTreeMap::new(),
+            last: BTreeMap::new(),
             contents: BTreeMap::new(),
             md_events: 1,
             quiets: 0,
@@ -358,11 +361,9 @@ impl History {
         }))
     }
 
-    pub fn abandon(&mut self, request: RequestId) -> EventNo {
-        self.push(What::Abandoned(Abandoned {
-            request,
-            applied: false,
-        }))
+    /// A request ends with its guest; `applied`: the leg had stored it.
+    pub fn abandon(&mut self, request: RequestId, applied: bool) -> EventNo {
+        self.push(What::Abandoned(Abandoned { request, applied }))
     }
 
     /// A whole write of array sectors to one leg.
@@ -518,7 +519,12 @@ impl History {
         raw[216..220].copy_from_slice(&sum.to_le_bytes());
         // The kernel writes as much as the role table needs.
         let block: Block = raw[..SECTOR_BYTES].try_into().unwrap();
+        self.last.insert(leg, block);
         self.metadata(leg, 8, &[block]);
+    }
+
+    pub fn last_superblock(&self, leg: u8) -> &Block {
+        &self.last[&leg]
     }
 
     /// md records a bad block of a leg, in its own sectors.
@@ -623,6 +629,16 @@ impl History {
             },
         });
         self.push(What::Boot { boot });
+    }
+
+    /// A power cut took what a leg had in its cache; this metadata is there now.
+    pub fn lose(&mut self, leg: u8, start: u64, block: &Block) {
+        self.push(What::Lost {
+            leg: LegId(leg),
+            start: Sector(start),
+            digests: std::iter::once(crc32fast::hash(block)).collect(),
+            payload: Some(block.to_vec()),
+        });
     }
 
     pub fn cut(&mut self) {

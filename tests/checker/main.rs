@@ -11,6 +11,7 @@ mod pages;
 mod planted;
 mod promises;
 mod promises_errors;
+mod promises_record;
 mod random_md;
 mod so_far;
 mod stacks;

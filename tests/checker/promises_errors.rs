@@ -224,7 +224,8 @@ fn a_new_write_before_a_fault_is_on_record() {
         history.end(&load);
         let verdict = finish(&mut history);
         if early && new {
-            only(&verdict, Check::FaultGate, Wrongness::Early, &["a"]);
+            let finding = only(&verdict, Check::FaultGate, Wrongness::Early, &["a"]);
+            assert_eq!(finding.confidence, Confidence::Proven);
         } else {
             silent(&verdict, Check::FaultGate);
         }
@@ -270,7 +271,10 @@ fn a_failed_leg_that_gets_a_new_write() {
         }
         let verdict = finish(&mut history);
         if how == 1 || how == 2 {
-            only(&verdict, Check::FaultSilent, Wrongness::Early, &["b"]);
+            let finding = only(&verdict, Check::FaultSilent, Wrongness::Early, &["b"]);
+            // A stamp tells when its write began.
+            let stamped = finding.confidence == Confidence::Proven;
+            assert_eq!(stamped, how == 1, "{finding:#?}");
         } else {
             assert!(
                 verdict.findings.is_empty(),

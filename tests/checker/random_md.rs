@@ -283,12 +283,15 @@ impl Raid {
         }
         let mut torn = BTreeMap::new();
         for op in std::mem::take(&mut self.open) {
+            let mut first = false;
             for part in &op.parts {
+                let mut stored = part.done;
                 if let (Some(request), false) = (part.request, part.done) {
-                    self.history.abandon(request);
+                    stored = part.fetched && self.rng.below(2) == 0;
+                    self.history.abandon(request, stored);
                 }
+                first |= part.leg == 0 && stored;
             }
-            let first = op.parts.iter().any(|part| part.leg == 0 && part.fetched);
             for (at, block) in op.blocks.iter().enumerate() {
                 let sector = op.sector + at as u64;
                 let old = self.disk.get(&sector).copied().unwrap_or([0; 512]);

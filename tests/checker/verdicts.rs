@@ -121,7 +121,7 @@ fn what_was_in_flight_at_a_crash_may_differ_until_the_resync_passed() {
     history.write(0, 200, &load.contents());
     let request = history.arrive(1, Operation::Write, 200, 8);
     history.fetch(request, &load.contents());
-    history.abandon(request);
+    history.abandon(request, false);
     history.write(0, 600, &[garbage(1)]);
     history.crash(2);
     // A quiet point of a boot in which the array does not run says nothing.

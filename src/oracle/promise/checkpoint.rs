@@ -33,6 +33,11 @@ impl Checkpoints {
         *self = Checkpoints::default();
     }
 
+    /// The next checkpoint is looked at from its start.
+    pub(super) fn anew(&mut self, check: Check, key: ArrayKey) {
+        self.looked.remove(&(check, key));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.early.is_empty()
     }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::block::{LegId, RequestId, SECTOR_BYTES, Sector};
-use crate::event::Segment;
+use crate::event::{EventNo, Segment};
 use crate::md::ArrayKey;
 
 /// Pieces of memory that READs went to and that are remembered: more than are in flight at once, so that none is forgotten between a read of resync's and the
@@ -34,6 +34,7 @@ struct Page {
     key: ArrayKey,
     sector: Sector,
     leg: LegId,
+    read: EventNo,
     /// Its number in `in_order`.
     serial: u64,
 }
@@ -70,9 +71,10 @@ impl Classes {
         *self = Classes::default();
     }
 
-    /// A READ of a leg goes to these pieces of memory.
+    /// A READ of a leg, which arrived with `read`, goes to these pieces of memory.
     pub(super) fn remember(
         &mut self,
+        read: EventNo,
         leg: LegId,
         segments: &[Segment],
         key: ArrayKey,
@@ -93,6 +95,7 @@ impl Classes {
                 key,
                 sector,
                 leg,
+                read,
                 serial: 0,
             };
             self.put(segment.gpa, page);
@@ -151,12 +154,17 @@ impl Classes {
         }
     }
 
-    /// The leg whose READ of this array sector went to this address.
-    pub(super) fn read_into(&self, gpa: u64, key: ArrayKey, sector: Sector) -> Option<LegId> {
+    /// The leg whose READ of this array sector went to this address, and with which event it arrived.
+    pub(super) fn read_into(
+        &self,
+        gpa: u64,
+        key: ArrayKey,
+        sector: Sector,
+    ) -> Option<(LegId, EventNo)> {
         let (start, page) = self.pages.range(..=gpa).next_back()?;
         let at = (gpa - start) / SECTOR_BYTES as u64;
         (gpa < page.end && page.key == key && page.sector.checked_add(at) == Some(sector))
-            .then_some(page.leg)
+            .then_some((page.leg, page.read))
     }
 }
 
@@ -168,12 +176,12 @@ mod tests {
     fn a_write_from_the_middle_of_what_was_read_is_known() {
         let mut classes = Classes::default();
         let segments = [(0x10_000, 4096), (0x50_000, 8192)].map(|(gpa, len)| Segment { gpa, len });
-        classes.remember(LegId(1), &segments, [7; 16], Sector(100));
+        classes.remember(EventNo(3), LegId(1), &segments, [7; 16], Sector(100));
         let ask = |gpa, sector| classes.read_into(gpa, [7; 16], Sector(sector));
-        assert_eq!(ask(0x10_000, 100), Some(LegId(1)));
-        assert_eq!(ask(0x10_200, 101), Some(LegId(1)));
-        assert_eq!(ask(0x50_000, 108), Some(LegId(1)));
-        assert_eq!(ask(0x51_000, 116), Some(LegId(1)));
+        assert_eq!(ask(0x10_000, 100), Some((LegId(1), EventNo(3))));
+        assert_eq!(ask(0x10_200, 101), Some((LegId(1), EventNo(3))));
+        assert_eq!(ask(0x50_000, 108), Some((LegId(1), EventNo(3))));
+        assert_eq!(ask(0x51_000, 116), Some((LegId(1), EventNo(3))));
         assert_eq!(ask(0x51_000, 117), None);
         assert_eq!(ask(0x52_000, 124), None);
         assert_eq!(classes.read_into(0x10_000, [8; 16], Sector(100)), None);
@@ -183,11 +191,11 @@ mod tests {
     fn memory_that_is_read_into_again_is_the_new_reads() {
         let mut classes = Classes::default();
         let at = |gpa| [Segment { gpa, len: 8192 }];
-        classes.remember(LegId(0), &at(0x11_000), [7; 16], Sector(0));
-        classes.remember(LegId(1), &at(0x10_000), [7; 16], Sector(50));
+        classes.remember(EventNo(3), LegId(0), &at(0x11_000), [7; 16], Sector(0));
+        classes.remember(EventNo(5), LegId(1), &at(0x10_000), [7; 16], Sector(50));
         assert_eq!(
             classes.read_into(0x11_000, [7; 16], Sector(58)),
-            Some(LegId(1))
+            Some((LegId(1), EventNo(5)))
         );
         assert_eq!(classes.read_into(0x11_000, [7; 16], Sector(0)), None);
     }
@@ -196,18 +204,36 @@ mod tests {
     fn what_is_read_into_again_in_part_keeps_the_rest() {
         let mut classes = Classes::default();
         let at = |gpa, len| [Segment { gpa, len }];
-        classes.remember(LegId(0), &at(0x10_000, 0x6000), [7; 16], Sector(800));
-        classes.remember(LegId(0), &at(0x10_000, 0x1000), [7; 16], Sector(2000));
-        classes.remember(LegId(1), &at(0x13_000, 0x1000), [7; 16], Sector(3000));
+        classes.remember(
+            EventNo(3),
+            LegId(0),
+            &at(0x10_000, 0x6000),
+            [7; 16],
+            Sector(800),
+        );
+        classes.remember(
+            EventNo(3),
+            LegId(0),
+            &at(0x10_000, 0x1000),
+            [7; 16],
+            Sector(2000),
+        );
+        classes.remember(
+            EventNo(3),
+            LegId(1),
+            &at(0x13_000, 0x1000),
+            [7; 16],
+            Sector(3000),
+        );
         let ask = |gpa, sector| classes.read_into(gpa, [7; 16], Sector(sector));
         assert_eq!(ask(0x10_000, 800), None);
-        assert_eq!(ask(0x10_000, 2000), Some(LegId(0)));
-        assert_eq!(ask(0x11_000, 808), Some(LegId(0)));
-        assert_eq!(ask(0x12_e00, 823), Some(LegId(0)));
+        assert_eq!(ask(0x10_000, 2000), Some((LegId(0), EventNo(3))));
+        assert_eq!(ask(0x11_000, 808), Some((LegId(0), EventNo(3))));
+        assert_eq!(ask(0x12_e00, 823), Some((LegId(0), EventNo(3))));
         assert_eq!(ask(0x13_000, 824), None);
-        assert_eq!(ask(0x13_000, 3000), Some(LegId(1)));
-        assert_eq!(ask(0x14_000, 832), Some(LegId(0)));
-        assert_eq!(ask(0x15_e00, 847), Some(LegId(0)));
+        assert_eq!(ask(0x13_000, 3000), Some((LegId(1), EventNo(3))));
+        assert_eq!(ask(0x14_000, 832), Some((LegId(0), EventNo(3))));
+        assert_eq!(ask(0x15_e00, 847), Some((LegId(0), EventNo(3))));
         assert_eq!(ask(0x16_000, 848), None);
         let write = [(0x90_000, 512), (0x11_200, 4096)].map(|(gpa, len)| Segment { gpa, len });
         assert!(classes.any_read_into(&write, [7; 16], Sector(808)));
@@ -222,12 +248,12 @@ mod tests {
             len: 4096,
         }];
         for sector in 0..=PAGES_MAX as u64 {
-            classes.remember(LegId(0), &buffer, [7; 16], Sector(sector));
+            classes.remember(EventNo(3), LegId(0), &buffer, [7; 16], Sector(sector));
         }
         let last = PAGES_MAX as u64;
         assert_eq!(
             classes.read_into(0x10_000, [7; 16], Sector(last)),
-            Some(LegId(0))
+            Some((LegId(0), EventNo(3)))
         );
         assert!(classes.in_order.len() <= PAGES_MAX);
     }

@@ -41,6 +41,7 @@ pub(super) struct Doubts {
     pub(super) missed: Vec<Missed>,
     pub(super) lacks: Vec<Lacks>,
     pub(super) repairs: Vec<super::repair_data::Repair>,
+    pub(super) new_to_the_gone: Vec<super::fault_silent::New>,
 }
 
 impl Doubts {
@@ -95,6 +96,7 @@ impl Checker {
         self.resolve_lacks(array);
         self.resolve_clashes(array);
         self.resolve_repairs(array);
+        self.resolve_new_to_the_gone(array, true);
         self.err_record(no, array);
     }
 
@@ -115,10 +117,13 @@ impl Checker {
                 continue;
             };
             let shadow = self.world.shadow(lacks.leg);
-            let got = shadow.forgotten(sector)
-                || shadow
-                    .versions(sector)
-                    .any(|version| version.digest == lacks.digest);
+            // What it had before was written over since, by an older copy perhaps.
+            let mut since = shadow
+                .versions(sector)
+                .take_while(|version| version.no > lacks.at);
+            let lost = shadow.forgotten(sector)
+                && shadow.versions(sector).all(|version| version.no > lacks.at);
+            let got = lost || since.any(|version| version.digest == lacks.digest);
             if !got {
                 at = lacks.at;
                 found.push((lacks.sector, (lacks.leg.0, lacks.kind)));

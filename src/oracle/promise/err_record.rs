@@ -2,7 +2,8 @@
 //!
 //! Covers: after a normal WRITE to an active leg was answered with an error, each of its sectors at the next point of rest: it was written well since, or is in
 //! the leg's bad-block list as completed, or every other active leg calls the leg faulty (`raid1.c:handle_write_finished`, `narrow_write_error`,
-//! `md_error`). With marks, also that this is so when the write is acknowledged (suspect).
+//! `md_error`). What is in the list is there at every later point of rest too, until it is written well. With marks, also that a failure is answered when its
+//! write is acknowledged (suspect).
 //!
 //! Does not cover: discards, resync's and repairs' writes, the last active leg (the guest gets the error), failfast legs (order only), readahead on 6.12
 //! (case 16), guests that were cut off. A write that fails while another failure of the leg is not yet on record may be acknowledged before it is: K6.
@@ -32,11 +33,20 @@ pub(super) struct Unrecorded {
 }
 
 impl Unrecorded {
-    pub(super) fn clear(&mut self) {
-        *self = Unrecorded::default();
+    /// A new boot, in which this is on record of each leg.
+    pub(super) fn boot(&mut self, bad: impl Iterator<Item = (LegId, RangeSet)>) {
+        *self = Unrecorded {
+            sectors: bad.collect(),
+            failures: Vec::new(),
+        };
     }
 
-    /// A leg was written well.
+    /// A program has written the leg's superblock.
+    pub(super) fn forget(&mut self, leg: LegId) {
+        self.sectors.remove(&leg);
+    }
+
+    /// A leg was written well, or lost what it was sent.
     pub(super) fn written(&mut self, leg: LegId, range: SectorRange) {
         if let Some(sectors) = self.sectors.get_mut(&leg) {
             sectors.remove(range);
@@ -45,6 +55,15 @@ impl Unrecorded {
 }
 
 impl Checker {
+    /// A discard of the array reached a leg. Whatever the others answer, and even where they get none, md calls it done and strikes the range from all
+    /// lists (`raid1.c:raid1_end_write_request` ignores its errors, `flush_bio_list` skips legs without discards).
+    pub(super) fn discarded(&mut self, array: &Array, on_array: SectorRange) {
+        for member in &array.members {
+            let range = leg_range(member, on_array);
+            self.promises.unrecorded.written(member.leg, range);
+        }
+    }
+
     /// A normal write to an active leg was answered with an error.
     pub(super) fn write_failed(
         &mut self,
@@ -129,10 +148,26 @@ impl Checker {
                     note,
                 );
             }
-            self.promises.unrecorded.sectors.remove(&member.leg);
+            self.keep_recorded(array, &member);
             let leg = member.leg;
             self.promises.unrecorded.failures.retain(|one| one.0 != leg);
         }
+    }
+
+    /// What is in a leg's bad-block list has to stay there until it is written well; of the rest all is said.
+    fn keep_recorded(&mut self, array: &Array, member: &Member) {
+        let mut kept = RangeSet::default();
+        if member.active
+            && array.active().count() >= 2
+            && let Some(sectors) = self.promises.unrecorded.sectors.get(&member.leg)
+        {
+            for bad in &self.promises.leg(member.leg).bad {
+                for part in sectors.within(*bad) {
+                    kept.insert(part);
+                }
+            }
+        }
+        self.promises.unrecorded.sectors.insert(member.leg, kept);
     }
 
     /// The workload was told that a write is done.

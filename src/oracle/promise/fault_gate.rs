@@ -2,8 +2,10 @@
 //!
 //! Covers: after the end mark of `fail LEG`: a stamped write that began after the mark arrives on a leg only when a superblock that calls the leg faulty has
 //! completed on every active leg (`raid1.c:raid1_error` sets Blocked, `raid1_write_request` waits). Else a crash could bring the failed leg back as good.
+//! Mark and stamp leave no other order of things: proven.
 //!
-//! Does not cover: writes that began before the mark (they may be past the gate), writes whose content is not known, faults that md finds itself.
+//! Does not cover: writes that began before the mark (they may be past the gate), writes whose content is not known, faults that md finds itself, a leg
+//! that returned an error for its superblock.
 
 use std::collections::BTreeMap;
 
@@ -59,7 +61,11 @@ impl Checker {
             .active()
             .filter(|member| member.leg != gate.leg)
             .map(|member| member.leg)
-            .find(|leg| !self.promises.leg(*leg).records_away(number))
+            .find(|leg| {
+                let wire = self.promises.leg(*leg);
+                let refused = wire.errors.first_in(wire.superblock_place()).is_some();
+                !refused && !wire.records_away(number)
+            })
     }
 
     /// A superblock has completed: gates that may open do.

@@ -1,19 +1,21 @@
 //! `fault-silent`: a leg that is recorded as faulty gets no more data.
 //!
 //! Covers: WRITEs and DISCARDs in the data area of a leg that is away for sure (see `gone`), where the guest cannot have had them on their way before: their
-//! content is a stamp of a write that began after the fault was on record, or nothing had touched the leg for five seconds
-//! (`raid1.c:raid1_write_request` skips faulty legs).
+//! content is a stamp of a write that began after the fault was on record (told at the next point of rest; proven if the leg is still away then), or nothing had
+//! touched the leg for five seconds (suspect). `raid1.c:raid1_write_request` skips faulty legs.
 //!
 //! Does not cover: what the guest still held back when the leg failed, legs that somebody looked at since (`mdadm --add` and `--zero-superblock` do),
 //! programs that write to the leg themselves (case 17).
 
 use crate::block::{RequestId, SectorRange};
 use crate::event::EventNo;
-use crate::finding::{Check, Wrongness};
-use crate::md::{Array, Member};
+use crate::finding::{Check, Confidence, Wrongness};
+use crate::md::{Array, ArrayKey, Member};
 use crate::oracle::checker::Checker;
 use crate::oracle::intents::Accept;
 use crate::oracle::world::leg_range;
+
+use super::entry::Broken;
 
 /// For so long nothing of the guest's is on its way to a leg that was idle.
 const IDLE_US: u64 = 5_000_000;
@@ -24,6 +26,18 @@ pub(super) struct Sent {
     since: EventNo,
     on_array: SectorRange,
 }
+
+/// A stamped write to a leg that was away when it began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct New {
+    no: EventNo,
+    id: RequestId,
+    key: ArrayKey,
+    sent: Sent,
+}
+
+/// Such writes that are kept until the array is at rest.
+const NEW_MAX: usize = 1000;
 
 impl Checker {
     /// A normal write arrived on an active leg: here one that is away might get its own.
@@ -50,7 +64,8 @@ impl Checker {
         let quiet = us.saturating_sub(wire.last_end_us.max(wire.gone.since_us));
         let others = self.world.requests.in_flight(id.leg).take(2).count();
         if quiet >= IDLE_US && others < 2 {
-            self.silent_broken(no, id, array, member, Sent { since, on_array });
+            let sent = Sent { since, on_array };
+            self.silent_broken(no, id, array.key, member, sent, Confidence::Suspect);
         } else {
             self.promises
                 .to_the_gone
@@ -70,8 +85,38 @@ impl Checker {
             return;
         };
         let began = self.began(id, &array, &member);
-        if began.is_some_and(|began| began > sent.since) {
-            self.silent_broken(no, id, &array, &member, sent);
+        let new = &mut self.promises.doubts.new_to_the_gone;
+        if began.is_some_and(|began| began > sent.since) && new.len() < NEW_MAX {
+            let key = array.key;
+            new.push(New { no, id, key, sent });
+        }
+    }
+
+    /// The guest went away before the array was at rest: a leg that got new writes may have been coming back.
+    pub(crate) fn tell_new_to_the_gone(&mut self) {
+        for array in self.world.md.arrays().to_vec() {
+            self.resolve_new_to_the_gone(&array, false);
+        }
+    }
+
+    /// `rest`: the array is at rest, and a leg that was coming back has come by now.
+    pub(super) fn resolve_new_to_the_gone(&mut self, array: &Array, rest: bool) {
+        let (mine, others): (Vec<New>, Vec<New>) =
+            std::mem::take(&mut self.promises.doubts.new_to_the_gone)
+                .into_iter()
+                .partition(|new| new.key == array.key);
+        self.promises.doubts.new_to_the_gone = others;
+        for new in mine {
+            let Some(member) = array.member(new.id.leg).cloned() else {
+                continue;
+            };
+            let still = self.promises.leg(new.id.leg).gone.since == Some(new.sent.since);
+            let confidence = if still && rest {
+                Confidence::Proven
+            } else {
+                Confidence::Suspect
+            };
+            self.silent_broken(new.no, new.id, array.key, &member, new.sent, confidence);
         }
     }
 
@@ -94,9 +139,10 @@ impl Checker {
         &mut self,
         no: EventNo,
         id: RequestId,
-        array: &Array,
+        key: ArrayKey,
         member: &Member,
         sent: Sent,
+        confidence: Confidence,
     ) {
         let note = format!(
             "request {} came to leg {}, which the others call faulty since {}",
@@ -104,16 +150,15 @@ impl Checker {
             self.world.header.leg_name(id.leg),
             sent.since
         );
-        let on_leg = leg_range(member, sent.on_array);
-        self.break_promise(
+        let broken = Broken {
             no,
-            Check::FaultSilent,
-            Wrongness::Early,
-            id.leg,
-            array.key,
-            sent.on_array,
-            on_leg,
-            note,
-        );
+            check: Check::FaultSilent,
+            kind: Wrongness::Early,
+            leg: id.leg,
+            key,
+            array: sent.on_array,
+            on_leg: leg_range(member, sent.on_array),
+        };
+        self.break_with(broken, None, confidence, note);
     }
 }

@@ -31,7 +31,7 @@ impl Checker {
         let (Some(array), None) = (arrays.next().cloned(), arrays.next()) else {
             return;
         };
-        if array.refused.is_some() || array.declared {
+        if array.refused.is_some() {
             return;
         }
         let legs: Vec<LegId> = array

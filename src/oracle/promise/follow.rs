@@ -29,13 +29,21 @@ impl Checker {
         promises.arrivals_us.clear();
         promises.gates.clear();
         promises.to_the_gone.clear();
-        promises.unrecorded.clear();
+        let bad = promises.legs.iter().zip(0..).map(|(wire, leg)| {
+            let mut sectors = RangeSet::default();
+            for bad in &wire.bad {
+                sectors.insert(*bad);
+            }
+            (LegId(leg), sectors)
+        });
+        promises.unrecorded.boot(bad);
         promises.early_reads.clear();
         promises.windows.clear();
         promises.checkpoints.clear();
         promises.scrubs.clear();
         for leg in &mut promises.legs {
             leg.kernel = EventNo(0);
+            leg.out = false;
             leg.errors = RangeSet::default();
             leg.unfixed = RangeSet::default();
             leg.read_errors = RangeSet::default();
@@ -51,6 +59,31 @@ impl Checker {
         wire.held = None;
         wire.read_again();
         self.world.bad[leg.index()] = wire.bad.iter().copied().collect();
+    }
+
+    /// A power cut took this from a leg's cache; `payload`: what is there now, of metadata.
+    pub(crate) fn promise_lost(&mut self, leg: LegId, range: SectorRange, payload: Option<&[u8]>) {
+        self.promises.cut_short.over(leg, range);
+        self.promises.unrecorded.written(leg, range);
+        let inside = |data: SectorRange| data.covers(range);
+        let data = self.world.md.of(leg).map(|(_, member)| member.data);
+        let Some(payload) = payload.filter(|_| !data.is_some_and(inside)) else {
+            return;
+        };
+        // Marks may be gone with it by which md would have copied, and what it had on record.
+        if let Some(key) = self.promised(leg).map(|(array, _)| array.key) {
+            self.promises.cut_short.forget(key);
+        }
+        self.promises.unrecorded.forget(leg);
+        let wire = &mut self.promises.legs[leg.index()];
+        wire.done.put(range.start(), payload);
+        if let Some(held) = &mut wire.held {
+            for (chunk, _) in held.apply(range.start(), payload) {
+                wire.set_at.remove(&chunk);
+            }
+        }
+        wire.sent = wire.held.clone();
+        wire.read_again();
     }
 
     pub(crate) fn promise_arrived(&mut self, no: EventNo, us: u64, arrived: &Arrived) {
@@ -103,7 +136,7 @@ impl Checker {
         let (key, array) = (array.key, array.clone());
         let segments = &arrived.segments;
         let classes = &mut self.promises.classes;
-        classes.remember(id.leg, segments, key, on_array.start());
+        classes.remember(no, id.leg, segments, key, on_array.start());
         self.bb_noread(no, id, range);
         self.window_opens(no, id.leg, &array, on_array);
     }
@@ -128,11 +161,15 @@ impl Checker {
         if !read_fix {
             self.scrub_written(array.key, id.leg, on_array);
         }
-        let class = self.class(arrived, &array, &member, range, on_array);
+        if arrived.operation == Operation::Discard {
+            self.discarded(&array, on_array);
+        }
+        let from = self.read_from(arrived, &array, on_array);
+        let class = self.class(arrived, &array, &member, range, on_array, from);
         if let Some(class) = class {
             self.promises.classes.set(id, class);
-            if let Class::Sync(from) = class {
-                self.window_written(id, array.key, on_array, from);
+            if let Some((from, read)) = from {
+                self.window_written(id, array.key, on_array, from, read);
             }
             if member.slot.is_none() {
                 self.fault_silent(no, us, id, &array, &member, on_array);
@@ -149,6 +186,18 @@ impl Checker {
         self.bit_first(no, us, id, &array, on_array);
     }
 
+    /// The READ whose pages a write comes from: of which leg, and when it arrived.
+    fn read_from(
+        &self,
+        arrived: &Arrived,
+        array: &Array,
+        on_array: SectorRange,
+    ) -> Option<(LegId, EventNo)> {
+        let first = arrived.segments.first()?;
+        let classes = &self.promises.classes;
+        classes.read_into(first.gpa, array.key, on_array.start())
+    }
+
     /// Whose a write is; `None`: the array's own.
     fn class(
         &self,
@@ -157,13 +206,10 @@ impl Checker {
         member: &Member,
         range: SectorRange,
         on_array: SectorRange,
+        from: Option<(LegId, EventNo)>,
     ) -> Option<Class> {
-        let from = arrived.segments.first().and_then(|first| {
-            let classes = &self.promises.classes;
-            classes.read_into(first.gpa, array.key, on_array.start())
-        });
         let wire = self.promises.leg(arrived.request.leg);
-        if let Some(from) = from {
+        if let Some((from, _)) = from {
             Some(Class::Sync(from))
         } else if wire.read_errors.first_in(range).is_some() {
             Some(Class::ReadFix)
@@ -202,6 +248,7 @@ impl Checker {
             return;
         }
         self.bounds(no, id, range, payload);
+        self.sb_good(no, id, range, payload);
         if self.promises.leg(id.leg).touches_superblock(range) {
             self.superblock_fetched(no, id, range, payload);
         }
@@ -218,6 +265,7 @@ impl Checker {
             return;
         };
         let promises = &mut self.promises;
+        promises.cut_short.over(id.leg, range);
         promises.unproven.entry(key).or_default().insert(on_array);
         promises.ever.entry(key).or_default().insert(on_array);
         self.gate_fetched(no, id);
@@ -342,6 +390,15 @@ impl Checker {
         status: Option<Status>,
         class: Option<Class>,
     ) {
+        let put = matches!(open.operation, Operation::Write | Operation::Discard);
+        if status == Some(Status::Ok) && put {
+            for range in &open.ranges {
+                self.promises.unrecorded.written(id.leg, *range);
+                if open.operation == Operation::Discard {
+                    self.promises.cut_short.over(id.leg, *range);
+                }
+            }
+        }
         let Some(status) = status.filter(|_| open.operation != Operation::Discard) else {
             return;
         };
@@ -356,7 +413,6 @@ impl Checker {
                 for range in &open.ranges {
                     wire.unfixed.remove(*range);
                     wire.read_errors.remove(*range);
-                    self.promises.unrecorded.written(id.leg, *range);
                 }
             }
             return;
@@ -446,7 +502,9 @@ impl Checker {
             .as_ref()
             .is_some_and(|found| found.resync_offset == 0);
         let events = before.as_ref().map(|found| found.events);
-        let recovering = before.is_some_and(|found| found.recovery_offset.is_some());
+        let recovering = before
+            .as_ref()
+            .is_some_and(|found| found.recovery_offset.is_some());
         wire.read_again();
         self.world.bad[leg.index()] = wire.bad.iter().copied().collect();
         for written in wire.rewritten.ranges() {
@@ -459,6 +517,7 @@ impl Checker {
             wire.dirty_since = no;
         }
         if !wire.by_kernel(&new, range) {
+            self.promises.unrecorded.forget(leg);
             return;
         }
         let first = wire.kernel <= self.guest.boot_began || wire.read_since;
@@ -481,8 +540,16 @@ impl Checker {
         self.gates_open();
         match (recovering, new.recovery_offset) {
             (true, None) => self.rec_eq(no, leg),
-            (_, Some(offset)) => self.rec_ckpt(no, leg, offset),
-            (false, None) => {}
+            (_, Some(offset)) => {
+                self.promises.legs[leg.index()].out = false;
+                self.rec_ckpt(no, leg, offset);
+            }
+            (false, None) => {
+                let spare = before.is_some_and(|old| old.role_of(old.dev_number) >= 0xff00);
+                if self.promises.leg(leg).out || spare {
+                    self.rec_none(no, leg);
+                }
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ impl Checker {
     ) {
         let wire = self.promises.leg(member.leg);
         let flags = record.intent.flags;
-        if !flags.dsync || flags.buffered || !wire.caches() || array.declared {
+        if !flags.dsync || flags.buffered || !wire.caches() {
             return;
         }
         let on_leg = leg_range(member, record.array);

@@ -37,7 +37,9 @@ impl Checker {
                         .all(|other| self.promises.leg(other.leg).records_away(number))
                 })
             };
-            let gone = &mut self.promises.legs[member.leg.index()].gone;
+            let wire = &mut self.promises.legs[member.leg.index()];
+            wire.out |= member.slot.is_none();
+            let gone = &mut wire.gone;
             if away {
                 if gone.since.is_none() && !gone.stirred {
                     gone.since = Some(no);
@@ -55,8 +57,13 @@ impl Checker {
 
     /// Somebody reads or writes a range of a leg outside its data area.
     pub(super) fn stir_gone(&mut self, leg: LegId, range: SectorRange) {
+        // Where another version would have its superblock this one may have data.
+        let data = self.world.md.of(leg).map(|(_, member)| member.data);
         let wire = &mut self.promises.legs[leg.index()];
-        if wire.gone.since.is_some() && wire.touches_superblock(range) {
+        let looked = wire.touches_superblock(range)
+            && (data.is_none_or(|data| !data.covers(range))
+                || wire.superblock_place().intersection(range).is_some());
+        if wire.gone.since.is_some() && looked {
             wire.gone.since = None;
             wire.gone.stirred = true;
         }

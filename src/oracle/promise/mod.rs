@@ -16,6 +16,7 @@ mod checkpoint;
 mod class;
 mod clean_quiet;
 mod crash_covered;
+mod cut_short;
 mod dirty_first;
 mod doubt;
 mod entry;
@@ -73,6 +74,7 @@ pub(crate) struct Promises {
     degraded: BTreeMap<ArrayKey, RangeSet>,
     /// Arrays that the boot before left dirty.
     resync_due: BTreeSet<ArrayKey>,
+    pub(crate) cut_short: cut_short::CutShort,
     gates: fault_gate::Gates,
     to_the_gone: BTreeMap<RequestId, fault_silent::Sent>,
     unrecorded: err_record::Unrecorded,

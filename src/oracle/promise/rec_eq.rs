@@ -1,9 +1,10 @@
 //! `rec-eq`: a leg that md calls recovered holds what the others hold.
 //!
 //! Covers: when a leg's own superblock drops its recovery offset and keeps a role: the leg equals the active legs wherever the array was written in this
-//! run (`raid1.c:raid1_spare_active`, `md.c:md_do_sync`). Differences are told when the array is next at rest and the leg still never had the
-//! content that it lacked then: the guest may have held its half of a write back. On the way, while the leg has a recovery offset: what differs below it is not
-//! copied by the recovery afterwards.
+//! run (`raid1.c:raid1_spare_active`, `md.c:md_do_sync`). Differences are told when the array is next at rest and the leg was not sent the
+//! content that it lacked then since: the guest may have held its half of a write back. On the way, while the leg has a recovery offset: what differs below it is not
+//! copied by the recovery afterwards. A leg that comes into a running array (it was away, or a spare) and has no recovery offset in its first superblock is
+//! called recovered from the start, and held to the same.
 //!
 //! Does not cover: sectors in flight, what a numbered excuse explains, sectors never
 //! written in this run. `stamp` says the same of stamped sectors at the next point of rest.
@@ -47,6 +48,23 @@ impl Checker {
                 });
             }
         }
+    }
+
+    /// A leg came into the array and does not say that it has to be recovered.
+    pub(super) fn rec_none(&mut self, no: EventNo, leg: LegId) {
+        let Some(array) = self.promised(leg).map(|(array, _)| array.clone()) else {
+            return;
+        };
+        let runs = array.active().any(|other| {
+            other.leg != leg && self.promises.leg(other.leg).kernel > self.guest.boot_began
+        });
+        if !runs || !array.member(leg).is_some_and(|member| member.active) {
+            return;
+        }
+        self.promises.legs[leg.index()].out = false;
+        self.rec_eq(no, leg);
+        self.promises.checkpoints.anew(Check::RecEq, array.key);
+        self.checkpoint(no, Check::RecEq, &array, array.sectors);
     }
 
     /// A leg that is being recovered says how far it is.

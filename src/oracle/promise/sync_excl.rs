@@ -4,8 +4,9 @@
 //! come from its pages and go to other legs, no normal WRITE of these sectors arrives on any leg, and none is in flight when the READ arrives
 //! (`raid1.c:raise_barrier`, `wait_barrier`). Else resync may put old data over new.
 //!
-//! Does not cover: repairs (they write what they read to the leg that they read it from), reads that are not followed by such a WRITE. A program that reads into a buffer and writes it again looks like resync until its write
-//! reaches the leg that it was read from, too: so this is told at the next point of rest, and as suspect.
+//! Does not cover: repairs (they write what they read to the leg that they read it from), reads that are not followed by such a WRITE. A program that reads
+//! into a buffer and writes it again looks like resync until its write reaches the leg that it was read from, too: so this is told at the next point of rest,
+//! and as suspect.
 
 use std::collections::VecDeque;
 
@@ -115,13 +116,14 @@ impl Checker {
         }
     }
 
-    /// A WRITE arrived that comes from the pages of a READ of the leg `from`.
+    /// A WRITE arrived that comes from the pages of a READ of the leg `from`, which arrived with `read`.
     pub(super) fn window_written(
         &mut self,
         id: RequestId,
         key: ArrayKey,
         range: SectorRange,
         from: LegId,
+        read: EventNo,
     ) {
         let windows = &mut self.promises.windows;
         let same = |one: ArrayKey, theirs: SectorRange, leg: LegId| {
@@ -139,7 +141,7 @@ impl Checker {
             .open
             .iter_mut()
             .rev()
-            .find(|one| same(one.key, one.range, one.from))
+            .find(|one| one.read == read && same(one.key, one.range, one.from))
         {
             window.writes.push(id);
             self.count(Check::SyncExcl, 1);

@@ -52,6 +52,8 @@ pub(crate) struct LegWire {
     pub(super) rewritten: RangeSet,
     /// Whether md has it on record that the leg is away.
     pub(super) gone: Gone,
+    /// Whether, in this boot, a superblock of the kernel's gave it no slot since its own last gave it one.
+    pub(super) out: bool,
     /// The last FLUSHes that ended: arrival and end.
     pub(super) flushes: VecDeque<(EventNo, EventNo)>,
     /// When a request of the leg last ended, in microseconds.
@@ -86,6 +88,7 @@ impl LegWire {
             bad: Vec::new(),
             rewritten: RangeSet::default(),
             gone: Gone::default(),
+            out: false,
             flushes: VecDeque::new(),
             last_end_us: 0,
             slowest_us: 0,
