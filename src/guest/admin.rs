@@ -46,7 +46,15 @@ pub(super) fn run(
     tell(AdminPhase::Begin)?;
     let outcome = match (action.of_leg(), leg) {
         (true, Some(leg)) => {
-            let command = format!("mdadm {device} --{} /dev/legs/{leg}", action.name());
+            let asked = format!("mdadm {device} --{} /dev/legs/{leg}", action.name());
+            // A leg that has just failed is busy until its last request has ended and md has let go of it.
+            let command = if action == AdminAction::Remove {
+                format!(
+                    "while ! said=$({asked} 2>&1); do case $said in *busy*) sleep 0.1;; *) echo \"$said\"; exit 1;; esac; done"
+                )
+            } else {
+                asked
+            };
             shell::run(shared, step, &command, timeout).map(|said| (said, None))
         }
         (true, None) => Err(Error::new("the step names no leg")),

@@ -1,7 +1,11 @@
 //! The tables in the docs are what the command prints.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+
+use legwatch::finding::Check;
+use legwatch::scenario::Scenario;
 
 /// The rows of a table without its last columns, which only a campaign can tell.
 fn rows(text: &str, left_out: usize) -> Vec<String> {
@@ -47,6 +51,62 @@ fn holds(file: &str, arguments: &[&str], left_out: usize) {
             printed.contains(row),
             "docs/{file} has what `legwatch {}` does not print: {row}",
             arguments.join(" ")
+        );
+    }
+}
+
+/// The scenarios' checks that have a trigger.
+fn has_trigger(check: &Check) -> bool {
+    !matches!(check, Check::SamePages)
+}
+
+#[test]
+fn each_check_is_triggered_where_the_table_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let text = read("docs/checks.md");
+    let at = text.find("| check | triggered in |").unwrap();
+    let table: BTreeMap<&str, Vec<&str>> = text[at..]
+        .lines()
+        .skip(2)
+        .map_while(|line| {
+            line.strip_prefix("| ")?
+                .strip_suffix(" |")?
+                .split_once(" | ")
+        })
+        .map(|(check, scenarios)| (check, scenarios.split(", ").collect()))
+        .collect();
+    let guests =
+        read("tests/vm/scenarios.rs") + &read("tests/vm/stacks.rs") + &read("tests/vm/faults.rs");
+    for check in Check::LEGS.into_iter().filter(has_trigger) {
+        let scenarios = table.get(check.name()).unwrap_or_else(|| {
+            panic!(
+                "docs/checks.md says of no scenario that it triggers {}",
+                check.name()
+            )
+        });
+        for name in scenarios {
+            let path = root.join(format!("vm/scenarios/{name}.toml"));
+            let scenario = Scenario::load(&path).unwrap();
+            assert!(
+                scenario
+                    .expect
+                    .triggered
+                    .iter()
+                    .any(|one| one == check.name()),
+                "{name} does not demand {}",
+                check.name()
+            );
+            assert!(
+                guests.contains(&format!("\"{name}\"")),
+                "no test in tests/vm runs {name}"
+            );
+        }
+    }
+    for name in table.keys() {
+        assert!(
+            Check::LEGS.iter().any(|check| check.name() == *name),
+            "docs/checks.md says where {name} is triggered, which is no check"
         );
     }
 }

@@ -86,6 +86,7 @@ macro_rules! by_default {
 by_default! {
     bad_blocks_ends_clean: "bad-blocks" on "6.12";
     bitmap_live_ends_clean: "bitmap-live" on "7.3.4";
+    check_repair_ends_clean: "check-repair" on "7.3.4";
     degraded_start_ends_clean: "degraded-start" on "6.1";
     discards_ends_clean: "discards" on "6.18";
     flush_storm_ends_clean: "flush-storm" on "6.1";
