@@ -2,38 +2,12 @@
 //! a mirror that the user declared are held to the same.
 
 use crate::history::{ARRAY_SECTORS, History, Load, data_offset};
+use crate::told::{finish, only, silent};
 use legwatch::block::{Operation, Sector, SectorRange, Status};
 use legwatch::event::{Content, What};
-use legwatch::finding::{Check, Confidence, Finding, Wrongness};
+use legwatch::finding::{Check, Confidence, Wrongness};
 use legwatch::mark::{Hello, IntentKind, Mapping, Mark, Target};
 use legwatch::oracle::Verdict;
-
-fn finish(history: &mut History) -> Verdict {
-    history.honest(&Load::new(9, 3, 5000, 16));
-    history.superblocks(true);
-    history.quiet();
-    history.power_off();
-    history.verdict()
-}
-
-#[track_caller]
-fn only(verdict: &Verdict, check: Check, kind: Wrongness, legs: &[&str]) -> Finding {
-    let [finding] = &verdict.findings[..] else {
-        panic!("one finding: {:#?}", verdict.findings);
-    };
-    assert_eq!((finding.check, finding.kind), (check, kind), "{finding:#?}");
-    assert_eq!(finding.legs, legs);
-    finding.clone()
-}
-
-#[track_caller]
-fn silent(verdict: &Verdict, check: Check) {
-    assert!(verdict.findings.is_empty(), "{:#?}", verdict.findings);
-    assert!(
-        verdict.coverage.triggered.get(check.name()).copied() > Some(0),
-        "{check:?} was never triggered"
-    );
-}
 
 fn array() -> History {
     let mut history = History::with_bitmap(2, None);

@@ -272,7 +272,16 @@ impl Checker {
         self.fault_silent_fetched(no, id);
         let class = self.promises.classes.of(id);
         let copied = matches!(class, Some(Class::Sync(from)) if from != id.leg);
-        let concerned = class == Some(Class::ReadFix)
+        // md writes again from the pages into which it read another leg.
+        let again = class == Some(Class::ReadFix)
+            || copied
+                && self
+                    .promises
+                    .leg(id.leg)
+                    .read_errors
+                    .first_in(range)
+                    .is_some();
+        let concerned = again
             || copied && !self.promises.checkpoints.is_empty()
             || self.promises.resync_due.contains(&key);
         if !concerned {
@@ -284,7 +293,7 @@ impl Checker {
         else {
             return;
         };
-        if class == Some(Class::ReadFix) {
+        if again {
             self.repair_data(no, id, &array, &member);
         }
         if copied {

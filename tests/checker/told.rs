@@ -1,0 +1,58 @@
+//! What promises' tests have in common: arrays to begin with, and what a verdict has to say of them.
+
+use crate::history::{History, Load};
+use legwatch::finding::{Check, Finding, Wrongness};
+use legwatch::mark::{AdminPhase, Mark};
+use legwatch::oracle::Verdict;
+
+pub(crate) const OK: AdminPhase = AdminPhase::End {
+    ok: true,
+    mismatches: None,
+};
+
+pub(crate) fn finish(history: &mut History) -> Verdict {
+    history.honest(&Load::new(9, 3, 5000, 16));
+    history.superblocks(true);
+    history.quiet();
+    history.power_off();
+    history.verdict()
+}
+
+#[track_caller]
+pub(crate) fn only(verdict: &Verdict, check: Check, kind: Wrongness, legs: &[&str]) -> Finding {
+    let [finding] = &verdict.findings[..] else {
+        panic!("one finding: {:#?}", verdict.findings);
+    };
+    assert_eq!((finding.check, finding.kind), (check, kind), "{finding:#?}");
+    assert_eq!(finding.legs, legs);
+    assert!(!finding.notes.is_empty());
+    finding.clone()
+}
+
+#[track_caller]
+pub(crate) fn silent(verdict: &Verdict, check: Check) {
+    assert!(verdict.findings.is_empty(), "{:#?}", verdict.findings);
+    assert!(
+        verdict.coverage.triggered.get(check.name()).copied() > Some(0),
+        "{check:?} was never triggered"
+    );
+}
+
+/// An array with bitmap that was written, and says which kernel it is.
+pub(crate) fn array(legs: u8, release: &str) -> History {
+    let mut history = History::with_bitmap(legs, None);
+    history.mark(Mark::Fact {
+        name: "kernel.version".into(),
+        value: format!("Linux version x #1 SMP Debian {release}-1 (2026-01-01)"),
+    });
+    history.honest(&Load::new(1, 1, 0, 64));
+    history
+}
+
+/// The last leg fails, and that is on record.
+pub(crate) fn degraded() -> History {
+    let mut history = array(2, "6.1.192");
+    history.failed = Some(1);
+    history.superblocks(false);
+    history
+}
