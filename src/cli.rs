@@ -112,6 +112,9 @@ pub struct RunArgs {
     /// A module of your own in place of the kernel's of that name, or on top, built for the kernel's release (repeatable).
     #[arg(long, value_name = "FILE.ko")]
     pub module: Vec<PathBuf>,
+    /// Guests go on from boots that are saved in this folder, as those of `test --saved-boots` do (not with --shell, --gdb or --qemu).
+    #[arg(long, value_name = "DIR")]
+    pub saved_boots: Option<PathBuf>,
     /// A shell on the guest's console once the plan is done; a hang is then not looked for.
     #[arg(long)]
     pub shell: bool,
@@ -152,6 +155,9 @@ pub struct TestArgs {
     /// Only part K of N of all runs, by the hash of their names: hash:K/N. `report --merge` puts parts together.
     #[arg(long, value_name = "hash:K/N")]
     pub partition: Option<crate::campaign::Partition>,
+    /// Each machine is booted once and saved, and guests go on from there: several times faster under TCG. A finding is then worth a run of its own.
+    #[arg(long)]
+    pub saved_boots: bool,
     /// Folder for results, reports, and a folder for every run; must be new or empty. Default: a fresh one, printed.
     #[arg(long)]
     pub out: Option<PathBuf>,

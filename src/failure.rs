@@ -76,24 +76,29 @@ impl From<KernelError> for Failure {
     }
 }
 
-/// The error and its causes, each once, on one line.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first = match self {
-            Failure::User(error) | Failure::Inconclusive(error) | Failure::Internal(error) => error,
-            Failure::Interrupted => return f.write_str("interrupted"),
-        };
-        let mut text = first.to_string();
-        let mut cause = first.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
+        match self {
+            Failure::User(error) | Failure::Inconclusive(error) | Failure::Internal(error) => {
+                f.write_str(&chain(error.as_ref()))
+            }
+            Failure::Interrupted => f.write_str("interrupted"),
         }
-        // Others' messages may have several lines; ours is one.
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        f.write_str(&lines.collect::<Vec<_>>().join("; "))
     }
+}
+
+/// The error and its causes, each once, on one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    // Others' messages may have several lines; ours is one.
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

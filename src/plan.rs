@@ -25,8 +25,21 @@ pub struct Plan {
     /// The scenario's key; shell steps find it in `$CRYPT_KEY`.
     #[serde(default)]
     pub crypt_key: Option<Key>,
+    /// What a guest that goes on from a saved boot has to be told before all else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub woken: Option<Woken>,
     /// What to do, in order. A failed setup step or check step ends the plan (a `finish` mark says so); the rest is skipped.
     pub steps: Vec<Step>,
+}
+
+/// What passed by a guest that goes on from a saved boot, and what it would else have in common with all others that do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Woken {
+    /// The host's clock, in seconds since 1970: the guest's own is the one that was saved.
+    pub clock_s: u64,
+    /// Goes into the kernel's random numbers, which would else be the same in every such guest: identifiers of arrays are made of them.
+    pub noise: [u64; 4],
 }
 
 /// One step.

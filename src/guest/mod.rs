@@ -46,6 +46,9 @@ mod writer;
 
 pub use shell::SHELL_WORD;
 
+/// What the agent says on the console when it has waited for its disks for a while: where a boot can be saved.
+pub const WAITS: &str = "legwatch-guest: waits for its disks";
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -12,7 +12,8 @@ use super::facts::{self, Facts};
 use super::gate::Gate;
 use super::sys::SharedNumber;
 use super::{
-    Error, Shared, admin, console, context, md, quiet, readback, shell, survey, target, workload,
+    Error, Shared, admin, console, context, md, quiet, readback, shell, survey, sys, target,
+    workload,
 };
 use crate::clock;
 use crate::mark::{Hello, Mark};
@@ -20,6 +21,8 @@ use crate::plan::{Plan, Step, StepAction, StepKind};
 
 /// The longest that a disk may take to appear while a guest starts, which can be slow.
 const DISKS: Duration = Duration::from_secs(60);
+/// How long until a guest without disks says so.
+const SOON: Duration = Duration::from_millis(500);
 /// The same in a system that runs already.
 const DISKS_RUNNING: Duration = Duration::from_secs(5);
 /// The most bytes of a file that a fact tells.
@@ -38,7 +41,14 @@ pub(super) fn run(
     let mut disks = Disks::default();
     let path = match control {
         Some(path) => path,
-        None if progress.is_some() => disks.control(DISKS)?,
+        // As pid 1: a guest without disks is one whose boot is to be saved, and this is where it is.
+        None if progress.is_some() => match disks.control(SOON) {
+            Ok(path) => path,
+            Err(_) => {
+                console(super::WAITS);
+                disks.control(DISKS)?
+            }
+        },
         None => disks.control(DISKS_RUNNING)?,
     };
     let control = Control::open(&path, batch)?;
@@ -52,6 +62,9 @@ pub(super) fn run_plan(
     progress: Option<Progress>,
 ) -> Result<bool, Error> {
     let plan = control.plan()?;
+    if let Some(woken) = &plan.woken {
+        sys::wake(woken).map_err(context("going on from a saved boot"))?;
+    }
     let mut marker = control.marker()?;
     console(&format!(
         "legwatch-guest {}: {} steps, {} s after the kernel's start",

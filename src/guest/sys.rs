@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use crate::block::{SECTOR_BYTES, to_usize};
+use crate::plan::Woken;
 
 /// Bytes of a page of guest memory.
 pub(super) const PAGE_BYTES: usize = 4096;
@@ -23,6 +24,34 @@ fn check(result: i32) -> io::Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// Sets the clock, and makes the kernel's random numbers this guest's own.
+pub(super) fn wake(woken: &Woken) -> io::Result<()> {
+    /// `struct rand_pool_info` (include/uapi/linux/random.h).
+    #[repr(C)]
+    struct Noise {
+        entropy_bits: i32,
+        bytes: i32,
+        words: [u64; 4],
+    }
+    rustix::time::clock_settime(
+        rustix::time::ClockId::Realtime,
+        rustix::time::Timespec {
+            tv_sec: i64::try_from(woken.clock_s).unwrap_or(i64::MAX),
+            tv_nsec: 0,
+        },
+    )?;
+    let random = File::open("/dev/urandom")?;
+    let noise = Noise {
+        entropy_bits: 256,
+        bytes: 32,
+        words: woken.noise,
+    };
+    // SAFETY: RNDADDENTROPY (_IOW('R', 3, int[2])) reads a `rand_pool_info` and the 32 bytes behind it, which is what it is given.
+    check(unsafe { libc::ioctl(random.as_raw_fd(), 0x4008_5203, &raw const noise) })?;
+    // SAFETY: RNDRESEEDCRNG (_IO('R', 7)) takes no argument.
+    check(unsafe { libc::ioctl(random.as_raw_fd(), 0x5207) })
 }
 
 /// Opens a device or file for reading and writing past the page cache. A regular file on a file system that cannot do that is opened plainly:

@@ -51,6 +51,7 @@ impl Bench {
             boot: 1,
             legs: Vec::new(),
             crypt_key: None,
+            woken: None,
             steps: make(target.to_str().unwrap().to_owned()),
         };
         let control_path = dir.path().join("control");

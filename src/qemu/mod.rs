@@ -10,6 +10,7 @@ mod accel;
 mod console;
 mod guest;
 mod qmp;
+mod saved;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -21,6 +22,7 @@ pub use accel::{Accel, AccelChoice, Chosen};
 pub use console::{ConsoleLine, LINE_BYTES_MAX, LineSplitter, Stream};
 pub use guest::{Exit, Guest, Killer, Launch, launch, spawn};
 pub use qmp::{Qmp, QmpError};
+pub use saved::{RESUMES, SaveError, can_save, save};
 
 use crate::cache::CacheError;
 
@@ -101,11 +103,7 @@ impl Qemu {
 
     /// The option that makes a disk's connection come again after its end.
     pub fn reconnect(&self) -> String {
-        let mut numbers = self
-            .version
-            .split('.')
-            .map(|n| n.parse::<u32>().unwrap_or(0));
-        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        let version = self.version();
         // QEMU 9.2 counts in milliseconds, and took the seconds' option away later.
         if version >= (9, 2) {
             "reconnect-ms=100".into()
@@ -114,13 +112,18 @@ impl Qemu {
         }
     }
 
-    /// One line about a QEMU that is too old to be trusted, or nothing.
-    pub fn warning(&self) -> Option<String> {
+    /// Its version's first two numbers.
+    fn version(&self) -> (u32, u32) {
         let mut numbers = self
             .version
             .split('.')
-            .map(|number| number.parse::<u32>().unwrap_or(0));
-        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+            .map(|number| number.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    }
+
+    /// One line about a QEMU that is too old to be trusted, or nothing.
+    pub fn warning(&self) -> Option<String> {
+        let version = self.version();
         let (major, minor) = VERSION_GOOD;
         (version < VERSION_GOOD).then(|| {
             format!("QEMU {} is older than {major}.{minor}: recent kernels oops in it under TCG, and such a run is a lost guest; vm/setup installs a newer one", self.version)

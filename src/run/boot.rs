@@ -84,6 +84,8 @@ pub(super) struct Boot<'a> {
     attended: bool,
     /// Whether it is started once more if it says nothing.
     first_try: bool,
+    /// It could not go on from a saved boot.
+    not_resumed: bool,
 }
 
 impl<'a> Boot<'a> {
@@ -102,6 +104,7 @@ impl<'a> Boot<'a> {
             last_console: String::new(),
             attended: false,
             first_try: false,
+            not_resumed: false,
         }
     }
 
@@ -227,6 +230,16 @@ impl<'a> Boot<'a> {
         }
     }
 
+    /// The guest could not go on from a saved boot.
+    pub(super) fn not_resumed(&mut self) {
+        self.not_resumed = true;
+    }
+
+    /// Whether the agent has said its first word.
+    pub(super) fn is_up(&self) -> bool {
+        self.hello.is_some()
+    }
+
     /// The guest's console said something.
     pub(super) fn console(&mut self, line: &str, now: Instant) {
         self.last_sign = now;
@@ -249,6 +262,9 @@ impl<'a> Boot<'a> {
                 return Next::Kill(GuestEnd::Hung { why });
             }
             return Next::Wait;
+        }
+        if self.not_resumed && self.hello.is_none() {
+            return Next::Again;
         }
         if self.first_try
             && self.hello.is_none()
@@ -315,6 +331,7 @@ mod tests {
             boot: 1,
             legs: vec![],
             crypt_key: None,
+            woken: None,
             steps: vec![],
         }
     }
@@ -375,6 +392,17 @@ mod tests {
         assert_eq!(boot.next(late), Next::Wait);
         let second = Boot::new(&plan, BootEnd::PowerOff, start).first_try(false);
         assert_eq!(second.next(late), Next::Wait);
+    }
+
+    #[test]
+    fn one_that_can_not_go_on_from_a_saved_boot_is_started_afresh() {
+        let (plan, now) = (plan(), crate::clock::now());
+        let mut boot = Boot::new(&plan, BootEnd::PowerOff, now).first_try(true);
+        assert_eq!(boot.next(now), Next::Wait);
+        boot.not_resumed();
+        assert_eq!(boot.next(now), Next::Again);
+        boot.mark(&hello(), now);
+        assert_eq!(boot.next(now), Next::Wait);
     }
 
     #[test]

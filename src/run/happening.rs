@@ -24,6 +24,8 @@ pub enum Happening {
     Hand(String),
     /// It could not be done.
     HandFailed(String),
+    /// A guest could not go on from a saved boot.
+    NotResumed(String),
     /// Ctrl-C, or a request to end.
     Interrupted,
 }

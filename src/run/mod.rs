@@ -9,6 +9,7 @@ pub mod happening;
 mod kept;
 mod line;
 pub mod out;
+mod saved;
 mod supervise;
 mod unplug;
 
@@ -32,6 +33,7 @@ use crate::qemu::{self, Accel, AccelChoice, Disk, Launch, Machine, Qemu};
 use crate::recorded;
 use crate::run::happening::Interrupts;
 use crate::run::kept::Kept;
+use crate::run::saved::Saved;
 use crate::run::supervise::Supervisor;
 use crate::run::unplug::Unplugger;
 use crate::scenario::Scenario;
@@ -75,6 +77,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     let interrupts = Interrupts::catch(exit).map_err(Failure::internal)?;
     let mut progress = Progress::new();
     let host = prepare(args, &scenario, &mut progress)?;
+    let saved = host.saved_boot(args, &scenario, &mut progress);
 
     let seed = match args.seed {
         Some(seed) => seed,
@@ -125,7 +128,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         expect: scenario.expect.clone(),
         strict: args.strict,
         no_known: args.no_known,
-        provenance: host.provenance(),
+        provenance: host.provenance(saved.is_some()),
         again: again(args, seed),
     };
     let config_path = folder.path().join("witness.json");
@@ -167,12 +170,25 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
                 socket.display()
             );
         }
+        let machine = host.machine(args, &scenario, supervisor.sockets(), qmp.clone(), gdb);
         let launch = Launch {
             qemu: host.qemu.clone(),
-            arguments: host.arguments(args, &scenario, supervisor.sockets(), qmp.clone(), gdb)?,
+            arguments: qemu::command(&machine).map_err(Failure::user)?,
             interactive: args.shell,
         };
-        let went_on = supervisor.boot(plan, boot.end, &launch, args.shell || args.gdb);
+        let resume = match &saved {
+            Some(saved) => {
+                let resume = saved.resume(&host.qemu, &machine, &sockets.path().join("qmp.sock"));
+                Some(resume.map_err(Failure::user)?)
+            }
+            None => None,
+        };
+        let plan = match &resume {
+            Some(_) => &saved::woken(plan, random()?),
+            None => plan,
+        };
+        let attended = args.shell || args.gdb;
+        let went_on = supervisor.boot(plan, boot.end, &launch, resume.as_ref(), attended);
         if supervisor.guests() > 0 {
             folder.keep();
         }
@@ -271,15 +287,15 @@ fn prepare(args: &RunArgs, scenario: &Scenario, progress: &mut Progress) -> Resu
 }
 
 impl Host {
-    fn arguments(
+    fn machine(
         &self,
         args: &RunArgs,
         scenario: &Scenario,
         sockets: &[(String, PathBuf)],
         qmp: Option<PathBuf>,
         gdb: Option<PathBuf>,
-    ) -> Result<Vec<OsString>, Failure> {
-        let machine = Machine {
+    ) -> Machine {
+        Machine {
             accel: self.accel,
             smp: scenario.guest.smp,
             mem_mib: scenario.guest.memory_mib,
@@ -297,8 +313,7 @@ impl Host {
             qmp,
             gdb,
             extra: args.qemu.iter().map(OsString::from).collect(),
-        };
-        qemu::command(&machine).map_err(Failure::user)
+        }
     }
 
     fn disks(
@@ -313,8 +328,35 @@ impl Host {
         disks(sockets, &scenario.legs, reconnect.as_deref())
     }
 
-    fn provenance(&self) -> serde_json::Value {
+    /// The boot that the run's guests go on from, if the campaign saves boots and this is one that can be saved.
+    fn saved_boot(
+        &self,
+        args: &RunArgs,
+        scenario: &Scenario,
+        progress: &mut Progress,
+    ) -> Option<Saved> {
+        let folder = args.saved_boots.as_deref()?;
+        // What somebody adds to QEMU or attends to is theirs.
+        if args.shell
+            || args.gdb
+            || !args.qemu.is_empty()
+            || !qemu::can_save(&self.qemu, self.accel)
+        {
+            return None;
+        }
+        progress.stage("saved boot");
+        let machine = self.machine(args, scenario, &[], None, None);
+        saved::find(&self.qemu, &machine, folder).unwrap_or_else(|why| {
+            progress.line(&format!(
+                "legwatch: no boot could be saved, each guest boots by itself: {why}"
+            ));
+            None
+        })
+    }
+
+    fn provenance(&self, saved_boot: bool) -> serde_json::Value {
         serde_json::json!({
+            "boot": if saved_boot { "saved" } else { "fresh" },
             "legwatch": env!("CARGO_PKG_VERSION"),
             "legwatch-crc32": own_crc32(),
             "kernel": self.kernel.spec,

@@ -18,6 +18,7 @@ use crate::run::boot::{Boot, Next, Stages};
 use crate::run::child::WitnessChild;
 use crate::run::happening::Happening;
 use crate::run::line::Line;
+use crate::run::saved::Resume;
 use crate::run::unplug::Unplugger;
 use crate::scenario::file::BootEnd;
 use crate::witness::wire::{Command, Notice, Summary};
@@ -138,7 +139,8 @@ impl Supervisor {
         self.interrupted || (self.stop_on_finding && self.findings > 0)
     }
 
-    /// Runs one boot to its end. `Ok(true)`: as its scenario has it, so that the next one may follow.
+    /// Runs one boot to its end; with `resume` it goes on from a saved one, and boots afresh if it can't. `Ok(true)`: as its scenario has it, so that the
+    /// next one may follow.
     ///
     /// # Errors
     /// If QEMU can't be started, or the witness is gone.
@@ -147,15 +149,24 @@ impl Supervisor {
         plan: &Plan,
         end: BootEnd,
         launch: &Launch,
+        resume: Option<&Resume>,
         attended: bool,
     ) -> Result<bool, Failure> {
-        if let Some(in_order) = self.one_try(plan, end, launch, attended, true)? {
+        if let Some(in_order) = self.one_try(plan, end, launch, resume, attended, true)? {
             return Ok(in_order);
         }
-        self.progress.line(
-            "legwatch: the guest said nothing while it booted (an emulated timer that was lost does that); started once more",
-        );
-        let second = self.one_try(plan, end, launch, attended, false)?;
+        self.progress.line(match resume {
+            Some(_) => "legwatch: the guest did not go on from the saved boot; it boots afresh",
+            None => {
+                "legwatch: the guest said nothing while it booted (an emulated timer that was lost does that); started once more"
+            }
+        });
+        if resume.is_some() {
+            self.tell(&Command::Hand {
+                what: "the guest boots afresh: the saved boot was of no use".into(),
+            });
+        }
+        let second = self.one_try(plan, end, launch, None, attended, false)?;
         Ok(second.expect("a second try is the last"))
     }
 
@@ -165,6 +176,7 @@ impl Supervisor {
         plan: &Plan,
         end: BootEnd,
         launch: &Launch,
+        resume: Option<&Resume>,
         attended: bool,
         first_try: bool,
     ) -> Result<Option<bool>, Failure> {
@@ -184,8 +196,14 @@ impl Supervisor {
         let on_line = move |line| {
             let _supervisor_is_gone = console.send(Happening::Console(line));
         };
-        let mut guest = qemu::launch(launch, on_line, |_| {}).map_err(Failure::inconclusive)?;
+        let started = resume.map_or(launch, Resume::launch);
+        let mut guest = qemu::launch(started, on_line, |_| {}).map_err(Failure::inconclusive)?;
         self.guests += 1;
+        if let Some(resume) = resume {
+            resume
+                .begin(Arc::clone(&self.over), self.sender.clone())
+                .map_err(Failure::internal)?;
+        }
         let mut killed: Option<GuestEnd> = None;
         let mut again = false;
         let exit = loop {
@@ -211,6 +229,7 @@ impl Supervisor {
             }
         };
         self.over.store(true, Ordering::Release);
+        again |= killed.is_none() && resume.is_some() && !boot.is_up();
         // The last words were said before the end, and the checker may be behind: what it has not taken yet is news of this boot too.
         self.tell(&Command::CatchUp);
         loop {
@@ -262,6 +281,10 @@ impl Supervisor {
             Happening::Notice(Notice::Unplug { leg, ms }) => self.unplug(leg, ms),
             Happening::Hand(what) => self.tell(&Command::Hand { what }),
             Happening::HandFailed(why) => self.failed = Some(why),
+            Happening::NotResumed(why) => {
+                self.progress.line(&format!("legwatch: {why}"));
+                boot.not_resumed();
+            }
             Happening::Notice(_)
             | Happening::Interrupted
             | Happening::Nonsense(_)
@@ -407,7 +430,8 @@ impl Supervisor {
             Happening::Notice(_)
             | Happening::Console(_)
             | Happening::Hand(_)
-            | Happening::HandFailed(_) => {}
+            | Happening::HandFailed(_)
+            | Happening::NotResumed(_) => {}
         }
         Ok(happening)
     }

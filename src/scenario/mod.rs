@@ -165,6 +165,7 @@ impl Scenario {
             boot,
             legs: self.legs.iter().map(|leg| leg.name.clone()).collect(),
             crypt_key: self.crypt_key,
+            woken: None,
             steps: self.boots[at].steps.clone(),
         }
     }

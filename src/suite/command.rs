@@ -9,7 +9,7 @@ use super::listing;
 use super::progress::Progress;
 use super::runner::{self, Options};
 use super::store::{self, Header, Store};
-use crate::cache::Cache;
+use crate::cache::{Cache, Scratch};
 use crate::campaign::{Partition, Plan, RunResult, Summary, junit, ktap, museum, table};
 use crate::cli::{AccelArg, ListFormat, ReportFormat, TestArgs};
 use crate::failure::{self, EXIT_INTERRUPTED, Failure};
@@ -143,10 +143,15 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         folder.display()
     );
     let mut progress = Progress::new(all, jobs);
+    let boots = saved_boots(args)?;
+    let saved = boots.iter().flat_map(|boots| {
+        let folder = boots.path().to_string_lossy().into_owned();
+        ["--saved-boots".to_owned(), folder]
+    });
     let options = Options {
         jobs,
         limit: args.limit,
-        arguments: plan.options.clone(),
+        arguments: plan.options.iter().cloned().chain(saved).collect(),
     };
     let ended = runner::run(
         plan,
@@ -178,6 +183,12 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
     } else {
         summary.exit_code
     })
+}
+
+/// Where this call's runs save boots; it goes when the call ends.
+fn saved_boots(args: &TestArgs) -> Result<Option<Scratch>, Failure> {
+    let folder = args.saved_boots.then(|| Cache::open()?.scratch());
+    folder.transpose().map_err(Failure::user)
 }
 
 /// Runs a minute.

@@ -13,6 +13,7 @@ mod lost;
 mod matrix;
 mod planted;
 mod refused;
+mod saved;
 mod scenarios;
 mod serve;
 mod stacks;

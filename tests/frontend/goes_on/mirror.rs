@@ -222,6 +222,7 @@ pub(super) fn plan() -> Plan {
         boot: 1,
         legs: vec!["a".into(), "b".into()],
         crypt_key: None,
+        woken: None,
         steps: Vec::new(),
     }
 }
