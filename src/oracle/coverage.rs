@@ -66,14 +66,9 @@ impl Checker {
     }
 
     fn count_coverage(&mut self) {
-        let mut excused: std::collections::BTreeMap<u8, u64> = std::collections::BTreeMap::new();
-        for table in self.excused.values() {
-            for (_, case) in table.iter() {
-                *excused.entry(*case).or_default() += 1;
-            }
-        }
+        let (excused, excused_first) = self.excused_at_end();
         let coverage: &mut Coverage = &mut self.coverage;
-        coverage.excused = excused;
+        (coverage.excused, coverage.excused_first) = (excused, excused_first);
         let legs = coverage.legs.len();
         for array in self.world.md.arrays() {
             for member in array.active() {
@@ -230,6 +225,7 @@ impl Checker {
                         failed.detail.clone(),
                     );
                     finding.notes.push(format!("boot {}", failed.boot));
+                    finding.story = self.moments.between(failed.began, failed.at, |_, _| false);
                     findings.push(finding);
                 }
                 Some(StepKind::Setup) => {

@@ -179,6 +179,7 @@ impl Checker {
                 );
                 finding.legs = vec![on.to_owned()];
                 finding.sectors = sectors;
+                self.tell_lies(&mut finding, leg, rule);
                 findings.push(finding);
             }
         }

@@ -360,10 +360,10 @@ fn headline(check: Check, kind: Wrongness, writes: u64, sectors: u64, legs: &[St
     } else {
         sectors != 1
     };
-    let (was, has) = if plural {
-        ("were", "have")
+    let (is, was, has) = if plural {
+        ("are", "were", "have")
     } else {
-        ("was", "has")
+        ("is", "was", "has")
     };
     if let Some(short) = promised(check, kind) {
         return format!("{short} ({leg})");
@@ -377,6 +377,9 @@ fn headline(check: Check, kind: Wrongness, writes: u64, sectors: u64, legs: &[St
         (_, Wrongness::Torn) => format!("{what} reached {leg} only in part"),
         (_, Wrongness::Garbage) => format!("{what} {has} wrong content on {leg}"),
         (_, Wrongness::Misplaced) => format!("{what} {has} another sector's content on {leg}"),
+        (Check::Durable, Wrongness::Older) => {
+            format!("{what} that {was} durable {is} torn or gone on {leg}")
+        }
         (_, Wrongness::Older) => format!("{what} {has} an older version on {leg}"),
         (_, Wrongness::Early) => format!("{what} {was} acknowledged before {leg} had completed it"),
         (_, Wrongness::Differs) => format!("{what} {has} different content on {leg}"),
@@ -552,12 +555,17 @@ fn version_line(version: &Version) -> VersionLine {
     } else {
         ""
     };
+    let what = if version.request == 0 && version.origin != Origin::Initial {
+        "what was there before, left by the power cut".to_owned()
+    } else {
+        format!("{origin}{state}{changed}")
+    };
     VersionLine {
         event: version.no.0,
         request: version.request,
         digest: version.digest,
         gpa: version.gpa,
-        what: format!("{origin}{state}{changed}"),
+        what,
     }
 }
 

@@ -48,6 +48,8 @@ pub(crate) struct BadLook {
 /// A step that failed.
 #[derive(Clone, Debug)]
 pub(crate) struct FailedStep {
+    /// Where the step began that did last.
+    pub(crate) began: EventNo,
     pub(crate) at: EventNo,
     pub(crate) boot: u32,
     pub(crate) step: u32,
@@ -76,6 +78,8 @@ pub(crate) struct Guest {
     /// Discards and flushes of the workload that failed.
     pub(crate) errors: u64,
     bad_in_step: bool,
+    /// Where the last step began.
+    step_began: EventNo,
     /// What the agent was waiting for at its quiet point, with the point's number.
     quiet: Option<(u32, String)>,
     judged_end: bool,
@@ -125,6 +129,7 @@ impl Checker {
             }
             Mark::StepBegin { .. } => {
                 self.guest.bad_in_step = false;
+                self.guest.step_began = no;
                 self.durable_on_legs(no);
             }
             Mark::StepEnd { step, ok, detail } => {
@@ -132,6 +137,7 @@ impl Checker {
                 if !ok {
                     let (boot, bad_reads) = (self.guest.boot, self.guest.bad_in_step);
                     self.guest.failed.push(super::guest::FailedStep {
+                        began: self.guest.step_began,
                         at: no,
                         boot,
                         step: *step,

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 
 use super::checker::Checker;
+use super::story::STORY_MAX;
 use super::verdict::FaultCoverage;
-use super::world::{array_range, leg_sector};
+use super::world::{array_range, leg_range, leg_sector};
 use crate::block::{LegId, RequestId, Sector, SectorRange};
 use crate::event::{Action, Decided, Digests, EventNo};
+use crate::finding::{Finding, LegRange, RANGES_MAX, Range, StoryLine};
 use crate::md::ArrayKey;
-use crate::shadow::{Origin, RangeSet, State, Version, ZERO_DIGEST};
+use crate::shadow::{Origin, Past, RangeSet, State, Version, ZERO_DIGEST};
 
 /// Contents that are remembered.
 const CONTENTS_MAX: usize = 1 << 20;
@@ -318,6 +320,71 @@ impl Checker {
                 cell.base = true;
             }
         }
+    }
+
+    /// Where a rule's lies are left on a leg; the first request among those that left them, and what happened to its first sector since.
+    pub(super) fn tell_lies(&self, finding: &mut Finding, leg: LegId, rule: u16) {
+        let Some(lies) = self.injected.lies.get(&(leg, rule)) else {
+            return;
+        };
+        let of = self.world.md.of(leg);
+        let shadow = self.world.shadow(leg);
+        let mut first: Option<(&Past, Sector)> = None;
+        for range in lies.ranges() {
+            if finding.leg_ranges.len() < RANGES_MAX {
+                finding.leg_ranges.push(LegRange {
+                    leg: self.world.header.leg_name(leg).to_owned(),
+                    start: range.start().0,
+                    count: range.count(),
+                });
+                let array = of.and_then(|(_, member)| array_range(member, range));
+                finding.array.extend(array.map(|array| Range {
+                    start: array.start().0,
+                    count: array.count(),
+                }));
+            }
+            // What an honest disk would hold there came with the request that the rule hit.
+            let number = shadow.current(range.start()).request;
+            let past = self.world.requests.past(RequestId { leg, number });
+            if let Some(past) = past.filter(|past| past.rule == Some(rule))
+                && first.is_none_or(|(before, _)| past.arrived < before.arrived)
+            {
+                first = Some((past, range.start()));
+            }
+        }
+        let Some((past, sector)) = first else {
+            return;
+        };
+        let line = self.request_in_words(leg, past);
+        finding.first_wrong = Some(StoryLine {
+            what: format!("{}; fault `{}` hit it", line.what, self.rule_name(rule)),
+            ..line
+        });
+        let Some(one) = SectorRange::new(sector, 1) else {
+            return;
+        };
+        let place = of.and_then(|(array, member)| Some((array, array_range(member, one)?)));
+        let mut story = Vec::new();
+        if let Some((array, at)) = place {
+            self.tell_intents(array.key, at.start(), &mut story);
+        }
+        let begun = story.iter().map(|line: &StoryLine| EventNo(line.event));
+        let from = begun.min().map_or(past.arrived, |no| no.min(past.arrived));
+        let mut tell = |leg: LegId, place: SectorRange| {
+            let requests = &self.world.requests;
+            let (requests, _) = requests.touching(leg, place, from, self.last, STORY_MAX);
+            self.tell_requests(leg, &requests, &mut story);
+        };
+        match place {
+            Some((array, at)) => {
+                for member in &array.members {
+                    tell(member.leg, leg_range(member, at));
+                }
+            }
+            None => tell(leg, one),
+        }
+        story.sort();
+        finding.story = story;
     }
 
     /// A rule's name for people.

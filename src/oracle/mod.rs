@@ -18,6 +18,7 @@ mod coverage;
 mod discard_all;
 mod durable;
 pub mod excuse;
+mod excused;
 mod expect;
 mod fold;
 mod guest;

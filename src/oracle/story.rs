@@ -2,7 +2,7 @@
 
 use super::checker::{Checker, Wanted};
 use super::guest::BadLook;
-use super::intents::Meant;
+use super::intents::{Meant, Record};
 use super::world::{leg_range, leg_sector};
 use super::wrong::{Detail, Held};
 use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status};
@@ -13,7 +13,7 @@ use crate::shadow::{Ending, Past, Version, ZERO_DIGEST};
 use crate::stamp::Stamp;
 
 /// Requests that a story tells of a leg at most.
-const STORY_MAX: usize = 12;
+pub(super) const STORY_MAX: usize = 12;
 
 impl Checker {
     /// Looks at an array sector; `since` is where the story begins. `None` once enough of the kind were looked at.
@@ -169,14 +169,24 @@ impl Checker {
             } else {
                 String::new()
             };
-            return Some(StoryLine {
-                event: record.begin.0,
-                time_us: record.begin_us,
-                leg: name.to_owned(),
-                what: format!(
-                    "writer {} #{} (array {}, begun {}{end}): leg {name} {what}",
-                    record.intent.writer, record.intent.sequence, record.array, record.begin
-                ),
+            let told = format!(
+                "writer {} #{} (array {}, begun {}{end}): leg {name} {what}",
+                record.intent.writer, record.intent.sequence, record.array, record.begin
+            );
+            let instead = (kind == Wrongness::Absent)
+                .then(|| self.read_instead(leg, key, sector, record))
+                .flatten();
+            return Some(match instead {
+                Some(read) => StoryLine {
+                    what: format!("{}, in place of {told}", read.what),
+                    ..read
+                },
+                None => StoryLine {
+                    event: record.begin.0,
+                    time_us: record.begin_us,
+                    leg: name.to_owned(),
+                    what: told,
+                },
             });
         }
         let held = legs.iter().find(|held| held.leg == leg)?;
@@ -189,6 +199,32 @@ impl Checker {
             number: version.request,
         };
         Some(self.request_in_words(leg, self.world.requests.past(id)?))
+    }
+
+    /// The READ of nothing but the write's own sectors that a leg got while the write, which never came, went on.
+    fn read_instead(
+        &self,
+        leg: LegId,
+        key: ArrayKey,
+        sector: Sector,
+        record: &Record,
+    ) -> Option<StoryLine> {
+        let array = self.world.md.array(key)?;
+        let member = array.members.iter().find(|member| member.leg == leg)?;
+        let write = leg_range(member, record.array);
+        let one = SectorRange::new(leg_sector(member, sector)?, 1)?;
+        let until = if record.end > EventNo(0) {
+            record.end
+        } else {
+            self.last
+        };
+        let requests = &self.world.requests;
+        let (requests, _) = requests.touching(leg, one, record.begin, until, usize::MAX);
+        let read = requests.iter().find(|past| {
+            past.operation == Operation::Read
+                && past.ranges.iter().all(|range| write.covers(*range))
+        })?;
+        Some(self.request_in_words(leg, read))
     }
 
     /// The cut of the power that took a sector's content, and the request that had brought it.
@@ -211,19 +247,12 @@ impl Checker {
         })
     }
 
-    /// The request of a leg whose event has this number.
-    pub(super) fn request_at(&self, leg: LegId, no: EventNo) -> Option<StoryLine> {
-        Some(self.request_in_words(leg, self.world.requests.with_event(leg, no)?))
-    }
-
-    fn request_in_words(&self, leg: LegId, past: &Past) -> StoryLine {
+    /// A request, and where and when it arrived.
+    pub(super) fn request_in_words(&self, leg: LegId, past: &Past) -> StoryLine {
         let name = self.world.header.leg_name(leg);
         let ranges: Vec<String> = past.ranges.iter().map(ToString::to_string).collect();
-        let pages = if past.gpa > 0 {
-            format!(", from guest page {:#x}", past.gpa >> 12)
-        } else {
-            String::new()
-        };
+        let pages = pages(past);
+        let pages = pages.map_or_else(String::new, |pages| format!(", {pages}"));
         StoryLine {
             event: past.arrived.0,
             time_us: past.arrived_us,
@@ -355,7 +384,7 @@ impl Checker {
         Some((self.book.record(id)?.meant(run, at)?, at))
     }
 
-    fn tell_intents(&self, key: ArrayKey, sector: Sector, story: &mut Vec<StoryLine>) {
+    pub(super) fn tell_intents(&self, key: ArrayKey, sector: Sector, story: &mut Vec<StoryLine>) {
         let Some(cell) = self.book.cell(key, sector) else {
             return;
         };
@@ -392,6 +421,16 @@ impl Checker {
     }
 }
 
+/// Where its data is in the guest's memory.
+fn pages(past: &Past) -> Option<String> {
+    let way = if past.operation == Operation::Read {
+        "into"
+    } else {
+        "from"
+    };
+    (past.gpa > 0).then(|| format!("{way} guest page {:#x}", past.gpa >> 12))
+}
+
 fn line(leg: &str, past: &Past) -> StoryLine {
     let ranges: Vec<String> = past.ranges.iter().map(ToString::to_string).collect();
     let fetched = if past.fetched > EventNo(0) {
@@ -399,11 +438,7 @@ fn line(leg: &str, past: &Past) -> StoryLine {
     } else {
         String::new()
     };
-    let pages = if past.gpa > 0 {
-        format!(" from guest page {:#x}", past.gpa >> 12)
-    } else {
-        String::new()
-    };
+    let pages = pages(past).map_or_else(String::new, |pages| format!(" {pages}"));
     let end = match past.ending {
         Ending::Open => ", still in flight".to_owned(),
         Ending::Answered(Status::Ok) => format!(", completed {}", past.ended),

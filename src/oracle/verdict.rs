@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::finding::{Cause, Confidence, Finding};
+use crate::finding::{Cause, Confidence, Finding, StoryLine};
 
 /// How a run came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +115,9 @@ pub struct Coverage {
     pub twins_compared: u64,
     /// Array sectors excused at the end, by case of the md reference.
     pub excused: BTreeMap<u8, u64>,
+    /// The first of them by case: an array sector, and the requests that brought what the legs hold there. None where they are no longer remembered.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub excused_first: BTreeMap<u8, StoryLine>,
     /// How often each check was triggered (sectors, or requests for buf-stable).
     pub triggered: BTreeMap<String, u64>,
     /// Write-behind: writes that the array acknowledged before a write-mostly leg had completed them.

@@ -113,7 +113,8 @@ impl Wrongs {
     pub(crate) fn wants_detail(&mut self, check: Check, kind: Wrongness, leg: LegId) -> bool {
         let have = self.details.entry((check, kind, leg)).or_default();
         *have += 1;
-        *have <= DETAILS_MAX
+        // Later ones too, ever more rarely: they may end in another finding than the first ones.
+        *have <= DETAILS_MAX || have.is_power_of_two()
     }
 
     pub(crate) fn put(&mut self, wrong: Wrong) {

@@ -314,6 +314,18 @@ impl Requests {
             .find(|past| past.request == id)
     }
 
+    /// When the last logged request of a leg arrived before an event, in microseconds; 0 if none is logged.
+    pub fn time_of(&self, leg: LegId, no: EventNo) -> u64 {
+        let log = self.lane(leg).map(|lane| &lane.log);
+        log.and_then(|log| {
+            let before = log
+                .partition_point(|past| past.arrived <= no)
+                .checked_sub(1)?;
+            log.get(before)
+        })
+        .map_or(0, |past| past.arrived_us)
+    }
+
     /// The logged request of a leg that arrived, was fetched or ended with this number, among the last 4,096.
     pub fn with_event(&self, leg: LegId, no: EventNo) -> Option<&Past> {
         let Lane { log, .. } = self.lane(leg)?;

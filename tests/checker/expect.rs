@@ -95,6 +95,20 @@ fn a_lie_is_a_finding_only_where_md_had_to_notice_it() {
         unmet(&verdict),
         ["md did not notice what fault `liar` did to leg b"]
     );
+    // With the request that the rule hit, and what the other leg got.
+    let finding = &verdict.findings[0];
+    let first = finding.first_wrong.as_ref().unwrap();
+    assert!(
+        first.what.contains(" on leg b (#") && first.what.ends_with("; fault `liar` hit it"),
+        "{first:?}"
+    );
+    assert_eq!((finding.array[0].start, finding.array[0].count), (200, 4));
+    assert_eq!(finding.leg_ranges[0].start, data_offset(1) + 200);
+    for words in ["writer 1 #2 begins", "loses ", "acknowledged"] {
+        let told = finding.story.iter().any(|line| line.what.contains(words));
+        assert!(told, "{words}: {:#?}", finding.story);
+    }
+    assert!(finding.story.iter().any(|line| line.leg == "a"));
     let repaired = |history: &mut History| {
         loses(history);
         let load = Load::new(1, 2, 200, 4);

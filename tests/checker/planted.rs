@@ -347,6 +347,19 @@ fn reads_instead_of_writes_on_both_legs() {
         "{}",
         finding.detail
     );
+    // The request that came in the first one's place is named.
+    let first = finding.first_wrong.as_ref().unwrap();
+    assert!(
+        first.what.starts_with("request ")
+            && first.what.contains(" on leg a (#")
+            && first.what.contains("READ ")
+            && first
+                .what
+                .contains("in place of writer 1 #1 (array 1000+8, begun #")
+            && first.what.ends_with("leg a never got it"),
+        "{first:?}"
+    );
+    assert!(finding.story.iter().any(|line| line.event == first.event));
     let text = render(&history.header, &verdict, Style::Plain);
     assert!(
         text.contains("✗ 64 writes never reached a leg   array 1000+512   legs a, b"),
@@ -424,6 +437,17 @@ fn different_content_from_the_same_pages_is_excused() {
     let verdict = finish(&mut history);
     assert!(verdict.findings.is_empty(), "{verdict:#?}");
     assert_eq!(verdict.coverage.excused.get(&12), Some(&1));
+    // The requests that brought the different contents are named, in the text too.
+    let first = &verdict.coverage.excused_first[&12];
+    assert!(
+        first.what.starts_with("array sector 300: request ")
+            && first.what.contains(" on leg a (#")
+            && first.what.contains("; request ")
+            && first.what.contains(" on leg b (#"),
+        "{first:?}"
+    );
+    let text = render(&history.header, &verdict, Style::Plain);
+    assert!(text.contains(&format!("first: {}", first.what)), "{text}");
 }
 
 #[test]

@@ -25,6 +25,10 @@ fn only(verdict: &Verdict, check: Check, kind: Wrongness, legs: &[&str]) -> Find
     assert_eq!(finding.legs, legs);
     assert_eq!(finding.confidence, Confidence::Proven);
     assert!(!finding.notes.is_empty());
+    // What broke the promise is named in words, with its place in the story.
+    let first = finding.first_wrong.as_ref().expect("a first wrong request");
+    let noted = finding.notes.iter().any(|note| first.what.ends_with(note));
+    assert!(noted && first.event <= finding.first, "{finding:#?}");
     finding.clone()
 }
 

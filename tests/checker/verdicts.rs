@@ -3,6 +3,7 @@
 use crate::history::{History, Load, garbage};
 use crate::planted::{around, finish, only};
 use legwatch::block::Operation;
+use legwatch::event::What;
 use legwatch::finding::{Check, Finding, Wrongness};
 use legwatch::mark::Mark;
 use legwatch::oracle::{Outcome, Verdict};
@@ -204,6 +205,9 @@ fn a_failed_setup_could_not_be_tested_and_a_failed_check_is_a_finding() {
             name: "create".into(),
         }]];
         around(&mut history);
+        history.push(What::Console {
+            line: "what it said".into(),
+        });
         history.mark(Mark::StepEnd {
             step: 0,
             ok: false,
@@ -214,6 +218,8 @@ fn a_failed_setup_could_not_be_tested_and_a_failed_check_is_a_finding() {
             StepKind::Check => {
                 let finding = only_step(&verdict);
                 assert_eq!(finding.detail, "exit code 2");
+                let said = |line: &legwatch::finding::StoryLine| line.what == "what it said";
+                assert!(finding.story.iter().any(said), "{finding:#?}");
             }
             StepKind::Setup | StepKind::Workload => {
                 assert_eq!(verdict.outcome, Outcome::Inconclusive);

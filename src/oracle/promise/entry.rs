@@ -1,7 +1,7 @@
 //! How a broken promise becomes an entry, with its story; and where legs differ without an excuse.
 
 use super::{Difference, ENTRIES_MAX};
-use crate::block::{LegId, SectorRange};
+use crate::block::{LegId, Operation, SectorRange};
 use crate::event::EventNo;
 use crate::finding::{Check, Confidence, StoryLine, Wrongness};
 use crate::md::{Array, ArrayKey};
@@ -12,7 +12,10 @@ use crate::oracle::intents::Accept;
 use crate::oracle::known::{self, Standing, When};
 use crate::oracle::world::{bit, leg_range, leg_sector};
 use crate::oracle::wrong::{Detail, Wrong};
-use crate::shadow::RangeSet;
+use crate::shadow::{Past, RangeSet};
+
+/// How many events before a broken promise its story tells marks, console lines and cuts at most.
+const MOMENTS_BACK: u64 = 1024;
 
 /// A broken promise: which, in which way, on which leg, and where.
 #[derive(Clone, Copy, Debug)]
@@ -200,15 +203,35 @@ impl Checker {
                     at.and_then(|at| SectorRange::new(at, array.count()))
                         .unwrap_or_default()
                 };
-                for place in [place, self.promises.leg(other).superblock_place()] {
-                    self.tell(other, place, &mut story);
-                }
+                self.tell(other, place, |_| true, &mut story);
+                let superblock = self.promises.leg(other).superblock_place();
+                self.tell(other, superblock, Operation::modifies, &mut story);
             }
-            let from = EventNo(story.iter().map(|line| line.event).min().unwrap_or(no.0));
+            let shown = self.request_with(leg, no);
+            if let Some((leg, past)) = shown {
+                self.tell_requests(leg, &[past], &mut story);
+            }
+            let oldest = story.iter().map(|line| line.event).min().unwrap_or(no.0);
+            let from = EventNo(oldest.max(no.0.saturating_sub(MOMENTS_BACK)));
             story.extend(self.moments.between(from, no, |_, _| false));
             story.sort();
             story.dedup();
-            let first_wrong = self.request_at(leg, no);
+            let first_wrong = match shown {
+                Some((leg, past)) => {
+                    let line = self.request_in_words(leg, past);
+                    StoryLine {
+                        what: format!("{}; {note}", line.what),
+                        ..line
+                    }
+                }
+                None => StoryLine {
+                    event: no.0,
+                    time_us: self.world.requests.time_of(leg, no),
+                    leg: self.world.header.leg_name(leg).to_owned(),
+                    what: note.clone(),
+                },
+            };
+            let first_wrong = Some(first_wrong);
             Some(Box::new(Detail {
                 sector: array.start(),
                 expected: None,
@@ -241,12 +264,26 @@ impl Checker {
         });
     }
 
-    fn tell(&self, leg: LegId, place: SectorRange, story: &mut Vec<StoryLine>) {
+    /// The request that arrived, was fetched or ended with this number, of this leg or of another.
+    fn request_with(&self, leg: LegId, no: EventNo) -> Option<(LegId, &Past)> {
+        let legs = u8::try_from(self.world.header.legs.len()).unwrap_or(u8::MAX);
+        std::iter::once(leg)
+            .chain((0..legs).map(LegId))
+            .find_map(|leg| Some((leg, self.world.requests.with_event(leg, no)?)))
+    }
+
+    /// Tells the last requests of a leg that touch a range, of those operations that are asked for.
+    fn tell(
+        &self,
+        leg: LegId,
+        place: SectorRange,
+        which: impl Fn(Operation) -> bool,
+        story: &mut Vec<StoryLine>,
+    ) {
         let from = EventNo(self.last.0.saturating_sub(4096));
-        let (requests, _) = self
-            .world
-            .requests
-            .touching(leg, place, from, self.last, usize::MAX);
+        let requests = &self.world.requests;
+        let (mut requests, _) = requests.touching(leg, place, from, self.last, usize::MAX);
+        requests.retain(|past| which(past.operation));
         let skip = requests.len().saturating_sub(6);
         self.tell_requests(leg, requests.get(skip..).unwrap_or_default(), story);
     }

@@ -79,11 +79,14 @@ pub fn render(header: &RunHeader, verdict: &Verdict, picture: &Picture) -> Strin
             json!({ "at": at, "first": finding.first, "text": text::summary(finding, Style::Plain) })
         })
         .collect();
-    let excuses: Vec<Value> = verdict
-        .coverage
+    let coverage = &verdict.coverage;
+    let excuses: Vec<Value> = coverage
         .excused
         .iter()
-        .map(|(case, count)| json!({ "case": case, "count": count, "why": Excuse::why(*case) }))
+        .map(|(case, count)| {
+            let first = coverage.excused_first.get(case).map(|first| &first.what);
+            json!({ "case": case, "count": count, "why": Excuse::why(*case), "first": first })
+        })
         .collect();
     let release = header.provenance.get("release").and_then(Value::as_str);
     let context = json!({

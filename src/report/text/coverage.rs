@@ -43,6 +43,9 @@ pub(super) fn coverage(out: &mut String, coverage: &Coverage, style: Style) {
             out,
             &format!("  excused {count} by case {case}: {}", Excuse::why(*case)),
         );
+        if let Some(first) = coverage.excused_first.get(case) {
+            line(out, &format!("    first: {}", first.what));
+        }
     }
     if coverage.excused.is_empty() {
         line(out, "  excused 0");

@@ -226,10 +226,10 @@ fn show_example(out: &mut String, example: &Example, gutter: &Gutter) {
             );
         }
         for version in &leg.history {
-            let from = if version.event == 0 {
-                String::new()
-            } else {
-                format!("#{} request {}: ", version.event, version.request)
+            let from = match (version.event, version.request) {
+                (0, _) => String::new(),
+                (event, 0) => format!("#{event}: "),
+                (event, request) => format!("#{event} request {request}: "),
             };
             gutter.bar(out, &format!("    {from}{}", version.what));
         }
