@@ -143,6 +143,12 @@ fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(),
         if legs.len() < 2 {
             return Err("a twin needs a second leg".into());
         }
+        if !rule.operations().contains(&Op::Write) {
+            return Err(format!(
+                "only writes have twins, and the rule is about {:?}; put \"write\" into `on`, or leave `twin` out",
+                rule.operations()
+            ));
+        }
     }
     if let Some(beside) = &rule.beside {
         leg(&beside.leg)?;

@@ -37,8 +37,8 @@ pub trait Around {
     fn array_on(&self, leg: LegId) -> Option<SectorRange>;
     /// Requests in flight on a leg.
     fn in_flight(&self, leg: LegId) -> u64;
-    /// How far another leg is with the twin of a request that is about `range` of `leg`.
-    fn twin(&self, leg: LegId, range: SectorRange, other: LegId) -> Option<TwinIs>;
+    /// How far another leg is with the twin of a write to `range` of `leg`, whose first sector's content has this CRC-32.
+    fn twin(&self, leg: LegId, range: SectorRange, digest: u32, other: LegId) -> Option<TwinIs>;
     /// Whether the budget allows damage to these sectors; if so, it counts as done.
     fn may_damage(&self, leg: LegId, ranges: &[SectorRange]) -> bool;
 }
@@ -73,7 +73,13 @@ impl Around for Nothing {
     fn in_flight(&self, _leg: LegId) -> u64 {
         0
     }
-    fn twin(&self, _leg: LegId, _range: SectorRange, _other: LegId) -> Option<TwinIs> {
+    fn twin(
+        &self,
+        _leg: LegId,
+        _range: SectorRange,
+        _digest: u32,
+        _other: LegId,
+    ) -> Option<TwinIs> {
         None
     }
     fn may_damage(&self, _leg: LegId, _ranges: &[SectorRange]) -> bool {
@@ -94,6 +100,8 @@ pub struct Seen<'a> {
     pub in_flight: u64,
     /// The leg's size in sectors.
     pub sectors: u64,
+    /// CRC-32 of a write's first sector, where rules look at twins.
+    pub digest: Option<u32>,
 }
 
 /// The rules of one leg, and how often they have matched.
@@ -483,12 +491,9 @@ impl Known {
             return false;
         }
         self.twin.is_none_or(|(other, is)| {
-            seen.request.leg != other
-                && seen
-                    .ranges
-                    .first()
-                    .and_then(|range| around.twin(seen.request.leg, *range, other))
-                    == Some(is)
+            let twin =
+                |range: &SectorRange| around.twin(seen.request.leg, *range, seen.digest?, other);
+            seen.request.leg != other && seen.ranges.first().and_then(twin) == Some(is)
         })
     }
 }

@@ -163,7 +163,7 @@ fn once() -> u64 {
     1
 }
 
-/// What another leg has done with the same version of the same array sector (with the first sector of the request).
+/// What another leg has done with the write of the same content to the same array sector (that of the request's first sector).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Twin {

@@ -41,6 +41,7 @@ fn ask(rules: &mut LegRules, leg: u8, number: u64, operation: Operation) -> Deci
         ranges: &[range],
         in_flight: 1,
         sectors: 2048,
+        digest: None,
     };
     rules.decide(&seen, &Nothing)
 }
@@ -144,7 +145,13 @@ impl Around for Around1 {
     fn in_flight(&self, _leg: LegId) -> u64 {
         0
     }
-    fn twin(&self, _leg: LegId, _range: SectorRange, _other: LegId) -> Option<TwinIs> {
+    fn twin(
+        &self,
+        _leg: LegId,
+        _range: SectorRange,
+        _digest: u32,
+        _other: LegId,
+    ) -> Option<TwinIs> {
         None
     }
     fn may_damage(&self, _leg: LegId, _ranges: &[SectorRange]) -> bool {
@@ -174,6 +181,7 @@ fn boots_times_marks_and_steps_are_those_of_now() {
             ranges: &[range],
             in_flight: 3,
             sectors: 2048,
+            digest: None,
         };
         let decision = leg_rules(0, 1, &[one]).decide(&seen, &now);
         decision.fail.is_some()
@@ -311,6 +319,10 @@ fn what_makes_no_sense_is_refused_in_words() {
         (
             "legs = [\"a\"]\ntwin = { leg = \"a\", is = \"absent\" }\ndo = \"lose\"",
             "name another",
+        ),
+        (
+            "on = [\"read\"]\ntwin = { leg = \"b\", is = \"absent\" }\ndo = { delay = { ms = 9 } }",
+            "only writes have twins",
         ),
         ("do = { fail = \"ok\" }", "no failure"),
         ("do = { delay = { ms = 0 } }", "it can inject nothing"),

@@ -377,10 +377,9 @@ impl Disk {
             && COMPILED_IN
             && self.faulty.twins
         {
-            let leg = self.shared.id();
-            self.faulty
-                .faults
-                .write_ended(leg, *range, Some(outcome.status));
+            let id = self.id(job.number);
+            let status = Some(outcome.status);
+            self.faulty.faults.write_ended(id, *range, status);
         }
         let no = tap.number();
         if COMPILED_IN && self.faulty.volatile.is_some() && self.faulty.faults.is_cut() {

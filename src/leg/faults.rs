@@ -8,7 +8,8 @@ use std::time::Instant;
 use super::command::Bell;
 use super::lock;
 use super::shared::LegShared;
-use crate::block::{LegId, SectorRange, Status};
+use super::twins::Twins;
+use crate::block::{LegId, RequestId, SectorRange, Status};
 use crate::clock;
 use crate::fault::{self, Around, Do, Rule, TwinIs};
 use crate::mark::Mark;
@@ -81,18 +82,6 @@ pub struct RuleState {
     pub rule: Rule,
 }
 
-/// How often each array sector was written on each leg.
-#[derive(Debug, Default)]
-struct Twins {
-    legs: Vec<BTreeMap<u64, Count>>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Count {
-    arrived: u64,
-    acknowledged: u64,
-}
-
 impl Faults {
     /// The rules of a run over these legs. They were checked.
     pub fn new(seed: u64, legs: Vec<String>, rules: Vec<Rule>, good_legs: u8) -> Faults {
@@ -107,9 +96,7 @@ impl Faults {
             cut: AtomicBool::new(false),
             cuts: AtomicU64::new(0),
             volatile: AtomicBool::new(volatile),
-            twins: Mutex::new(Twins {
-                legs: vec![BTreeMap::new(); legs.len()],
-            }),
+            twins: Mutex::new(Twins::new(legs.len())),
             twins_wanted: AtomicBool::new(wanted),
             inner: Mutex::new(Inner {
                 damaged: vec![RangeSet::default(); legs.len()],
@@ -432,38 +419,35 @@ impl Faults {
         )
     }
 
-    /// A write arrived on a leg.
-    pub(super) fn write_arrived(&self, leg: LegId, range: SectorRange) {
-        self.count_twin(leg, range, |count| {
-            count.arrived = count.arrived.saturating_add(1);
-        });
+    /// A write arrived on a leg: a digest a sector.
+    pub(super) fn write_arrived(&self, id: RequestId, range: SectorRange, digests: &[u32]) {
+        if let Some((range, digests)) = self.twins_of(id.leg, range, digests) {
+            lock(&self.twins).arrived(id.leg, id.number, range, digests);
+        }
     }
 
-    /// A write ended on a leg. One that failed, or that was abandoned (no status), is as if it had never come: it will come again, or never.
-    pub(super) fn write_ended(&self, leg: LegId, range: SectorRange, status: Option<Status>) {
-        self.count_twin(leg, range, |count| {
-            if status == Some(Status::Ok) {
-                count.acknowledged = count.acknowledged.saturating_add(1);
-            } else {
-                count.arrived = count.arrived.saturating_sub(1);
-            }
-        });
+    /// A write ended on a leg: with its answer, or abandoned.
+    pub(super) fn write_ended(&self, id: RequestId, range: SectorRange, status: Option<Status>) {
+        if let Some((range, _)) = self.twins_of(id.leg, range, &[]) {
+            let ok = status == Some(Status::Ok);
+            lock(&self.twins).ended(id.leg, id.number, range, ok);
+        }
     }
 
-    fn count_twin(&self, leg: LegId, range: SectorRange, add: impl Fn(&mut Count)) {
-        if !self.twins_wanted.load(Ordering::Acquire) {
-            return;
+    /// The part of a write that lies on the array, as the array's sectors, with its digests.
+    fn twins_of<'a>(
+        &self,
+        leg: LegId,
+        range: SectorRange,
+        digests: &'a [u32],
+    ) -> Option<(SectorRange, &'a [u32])> {
+        if !self.watches_twins() {
+            return None;
         }
-        let Some(range) = self.on_array(leg, range) else {
-            return;
-        };
-        let mut twins = lock(&self.twins);
-        if let Some(counts) = twins.legs.get_mut(leg.index()) {
-            for sector in range.sectors() {
-                add(counts.entry(sector.0).or_default());
-            }
-        }
-        drop(twins);
+        let area = self.array_on(leg)?;
+        let before = area.start().0.saturating_sub(range.start().0);
+        let digests = digests.get(usize::try_from(before).ok()?..);
+        Some((self.on_array(leg, range)?, digests.unwrap_or_default()))
     }
 
     pub(super) fn watches_twins(&self) -> bool {
@@ -523,26 +507,9 @@ impl Around for Faults {
         lock(&self.parts).get(leg.index())?.shared.array()
     }
 
-    fn twin(&self, leg: LegId, range: SectorRange, other: LegId) -> Option<TwinIs> {
-        let first = self.on_array(leg, range)?.start().0;
-        let twins = lock(&self.twins);
-        let count = |leg: LegId| {
-            let counts = twins.legs.get(leg.index());
-            counts
-                .and_then(|counts| counts.get(&first))
-                .copied()
-                .unwrap_or_default()
-        };
-        // This request is counted when its fate is known: it is the next.
-        let number = count(leg).arrived.saturating_add(1);
-        let theirs = count(other);
-        Some(if theirs.acknowledged >= number {
-            TwinIs::Acknowledged
-        } else if theirs.arrived > theirs.acknowledged {
-            TwinIs::InFlight
-        } else {
-            TwinIs::Absent
-        })
+    fn twin(&self, leg: LegId, range: SectorRange, digest: u32, other: LegId) -> Option<TwinIs> {
+        let first = self.on_array(leg, range)?.start();
+        Some(lock(&self.twins).is(leg, first, digest, other))
     }
 
     fn in_flight(&self, leg: LegId) -> u64 {

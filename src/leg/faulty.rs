@@ -216,7 +216,8 @@ impl Disk {
             && self.faulty.twins
             && let Some(range) = job.ranges.first()
         {
-            self.faulty.faults.write_ended(self.leg(), *range, None);
+            let id = self.id(job.number);
+            self.faulty.faults.write_ended(id, *range, None);
         }
     }
 
@@ -258,12 +259,26 @@ impl Disk {
         self.faulty.stalled.retain(|(_, until)| *until > now);
     }
 
+    /// What a write will bring, looked at before it is fetched; nothing where no rule looks at twins.
+    fn digests_for_twins(&self, job: &Job) -> Digests {
+        match job.ranges.first() {
+            Some(range) if self.faulty.twins && job.operation == Operation::Write => {
+                let mut bytes = vec![0; bytes_of(*range)];
+                job.pending.data().copy_to(&mut bytes);
+                self.plain.digests(range.start(), &bytes)
+            }
+            Some(_) | None => Digests::new(),
+        }
+    }
+
     /// A request has arrived where rules or lies are about.
     pub(super) fn arrive_faulty(&mut self, queue: &mut Queue, mut job: Job, tap: &mut Tap) {
         let refused = matches!(job.step, Step::Refused(_));
         let mut decision = Decision::default();
+        let digests = self.digests_for_twins(&job);
         if !refused {
             let seen = Seen {
+                digest: digests.first().copied(),
                 request: self.id(job.number),
                 operation: job.operation,
                 ranges: &job.ranges,
@@ -276,8 +291,8 @@ impl Disk {
             && self.faulty.twins
             && let Some(range) = job.ranges.first()
         {
-            let leg = self.leg();
-            self.faulty.faults.write_arrived(leg, *range);
+            let id = self.id(job.number);
+            self.faulty.faults.write_arrived(id, *range, &digests);
         }
         if decision.cut {
             // Before its number is taken: whoever takes a later one sees it, and answers nothing.

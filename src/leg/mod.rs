@@ -9,6 +9,7 @@
 //! | `faults` | what the rules of all legs share: hits, marks, twins, budget, power |
 //! | `faulty` | a request's way where rules or lies are about |
 //! | `store` | what rules make of a request that changes a leg |
+//! | `twins` | which write of one leg is the twin of which write of another |
 //! | `parked` | requests that wait for something else than a time |
 //! | `control` | the control leg: the plan to read, marks to write, quiet points |
 //! | `worker` | the thread that serves queues: polls, spins, sleeps, keeps time |
@@ -40,6 +41,7 @@ mod parked;
 mod plain;
 mod shared;
 mod store;
+mod twins;
 mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -312,6 +312,43 @@ fn a_twin_that_failed_is_none() {
     bench.stop();
 }
 
+/// What one leg alone was given (a recovery's copies, a repair, writes while another was out) shifts nothing: content tells which write is whose twin.
+#[test]
+fn a_twin_is_known_after_what_one_leg_alone_got() {
+    let legs = ["a", "b"].map(|name| {
+        let mut leg = mib(name);
+        leg.data = SectorRange::new(Sector(0), 1024);
+        leg
+    });
+    let rules = rules_of(
+        "[[fault]]\nlegs = [\"b\"]\non = [\"write\"]\ntwin = { leg = \"a\", is = \"acknowledged\" }\ndo = { fail = \"unsupported\" }\n",
+        &legs,
+    );
+    let options = Options {
+        rules: rules.unwrap(),
+        ..Options::default()
+    };
+    let bench = Bench::with(&legs, &options);
+    let mut a = Client::connect(&bench, "a", 1, ALL);
+    let mut b = Client::connect(&bench, "b", 1, ALL);
+    for byte in 1..=3 {
+        assert_eq!(b.write(5 * 512, &[byte; 512]), 0, "b alone");
+    }
+    assert_eq!(a.write(5 * 512, &[4; 1024]), 0);
+    assert_eq!(b.write(5 * 512, &[9; 512]), 0, "no twin of a's");
+    assert_eq!(b.write(5 * 512, &[4; 512]), ENOTSUP, "half of a's");
+    assert_eq!(b.write(5 * 512, &[4; 512]), ENOTSUP, "tried again");
+    for byte in 5..=7 {
+        assert_eq!(a.write(5 * 512, &[byte; 512]), 0, "a alone");
+    }
+    assert_eq!(b.write(5 * 512, &[8; 512]), 0);
+    assert_eq!(a.write(5 * 512, &[8; 512]), 0);
+    assert_eq!(a.write(5 * 512, &[10; 512]), 0);
+    assert_eq!(b.write(5 * 512, &[10; 512]), ENOTSUP);
+    drop((a, b));
+    bench.stop();
+}
+
 /// What hits a flush has no sectors, and takes the whole leg all the same.
 #[test]
 fn a_budget_counts_what_takes_a_whole_leg() {
