@@ -15,6 +15,9 @@ use rustix::fs::FlockOperation;
 /// A scratch folder older than this was left by a program that was killed. Long enough for the slowest download.
 const SCRATCH_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// What was used more recently than this is not removed to make room.
+const USED_AGE_MIN: Duration = Duration::from_secs(3600);
+
 /// Why the cache can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
@@ -184,6 +187,44 @@ impl Cache {
     }
 }
 
+/// Keeps what is made again and again, and can be, from filling the disk: notes that `used` (in one folder with its like) was used now, and removes what was
+/// used longest ago until the others take at most `bytes_max`. What was used in the last hour stays: somebody may be about to read it. Best effort.
+pub fn keep_recent(used: &Path, bytes_max: u64) {
+    let now = rustix::fs::Timespec {
+        tv_sec: 0,
+        tv_nsec: rustix::fs::UTIME_NOW,
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    let noted = rustix::fs::utimensat(rustix::fs::CWD, used, &times, rustix::fs::AtFlags::empty());
+    let now = fs::metadata(used).and_then(|metadata| metadata.modified());
+    let (Ok(()), Ok(now), Some(Ok(entries))) = (noted, now, used.parent().map(fs::read_dir)) else {
+        return;
+    };
+    let mut files = Vec::new();
+    let mut bytes = 0u64;
+    for entry in entries.flatten() {
+        if let Ok(metadata) = entry.metadata()
+            && let Ok(then) = metadata.modified()
+        {
+            bytes = bytes.saturating_add(metadata.len());
+            files.push((then, metadata.len(), entry.path()));
+        }
+    }
+    files.sort();
+    for (then, len, path) in files {
+        let age = now.duration_since(then).unwrap_or_default();
+        if bytes <= bytes_max || age < USED_AGE_MIN {
+            break;
+        }
+        if fs::remove_file(path).is_ok() {
+            bytes = bytes.saturating_sub(len);
+        }
+    }
+}
+
 /// Removes the scratch folders that are a day older than `new`. Best effort: what can't be removed is in nobody's way.
 fn sweep(parent: &Path, new: &Path) {
     let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
@@ -248,6 +289,35 @@ mod tests {
             }
         }
         assert!(!kept.exists());
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_makes_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let hours = |hours: u64| Duration::from_secs(3600 * hours);
+        for (name, age_hours) in [
+            ("oldest", 9),
+            ("older", 5),
+            ("old", 2),
+            ("new", 0),
+            ("used", 7),
+        ] {
+            fs::write(path(name), [0; 100]).unwrap();
+            let file = File::options().append(true).open(path(name)).unwrap();
+            let now = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(now - hours(age_hours)).unwrap();
+        }
+        keep_recent(&path("used"), 300);
+        let left = |names: &[&str]| {
+            for name in ["oldest", "older", "old", "new", "used"] {
+                assert_eq!(path(name).exists(), names.contains(&name), "{name}");
+            }
+        };
+        left(&["old", "new", "used"]);
+        // Of the last hour: too much, and kept.
+        keep_recent(&path("used"), 50);
+        left(&["new", "used"]);
     }
 
     #[test]

@@ -20,6 +20,10 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// The longest time between two looks, in case a kernel does not notify.
 const LOOK_MS: i64 = 20;
 
+/// An array that is active for so long, with nothing to sync and no request on any disk, will not come to rest: md itself calls it clean a fifth of a second
+/// after its last write. Less than the host's patience with a silent guest, so that it learns why.
+const STUCK: Duration = Duration::from_secs(50);
+
 /// The directory with the block devices.
 const BLOCK: &str = "/sys/block";
 
@@ -56,9 +60,14 @@ enum Rest {
     No,
 }
 
+/// Whether nothing is being synced.
+fn is_idle(sync_action: Option<&str>) -> bool {
+    matches!(sync_action, None | Some("" | "idle" | "none" | "frozen"))
+}
+
 /// What an array's attributes mean. An attribute that is not there does not speak against rest.
 fn judge(array_state: Option<&str>, sync_action: Option<&str>, safe_mode_delay: &str) -> Rest {
-    if !matches!(sync_action, None | Some("" | "idle" | "none" | "frozen")) {
+    if !is_idle(sync_action) {
         return Rest::No;
     }
     match array_state {
@@ -71,16 +80,18 @@ fn judge(array_state: Option<&str>, sync_action: Option<&str>, safe_mode_delay: 
     }
 }
 
-/// Waits until all arrays are at rest. The text says what was not when the time was over, and is empty otherwise.
+/// Waits until all arrays are at rest. The text says what was not when the time was over, or when nothing had changed for long, and is empty otherwise.
 pub(super) fn wait_for_rest(timeout: Duration) -> String {
-    wait_for_rest_in(Path::new(BLOCK), timeout)
+    wait_for_rest_in(Path::new(BLOCK), timeout, STUCK)
 }
 
-fn wait_for_rest_in(block: &Path, timeout: Duration) -> String {
+fn wait_for_rest_in(block: &Path, timeout: Duration, stuck: Duration) -> String {
     let begun = clock::now();
     let mut rest_since = None;
+    let (mut last, mut last_since) = (None, begun);
     loop {
         let (mut pending, mut idle, mut files) = (Vec::new(), false, Vec::new());
+        let mut syncs = false;
         let mut any = false;
         for (name, md) in arrays(block) {
             any = true;
@@ -98,11 +109,14 @@ fn wait_for_rest_in(block: &Path, timeout: Duration) -> String {
             match judge(state.as_deref(), action.as_deref(), &delay) {
                 Rest::Yes => {}
                 Rest::Idle => idle = true,
-                Rest::No => pending.push(format!(
-                    "{name} array_state={} sync_action={}",
-                    state.unwrap_or_default(),
-                    action.unwrap_or_default()
-                )),
+                Rest::No => {
+                    syncs |= !is_idle(action.as_deref());
+                    pending.push(format!(
+                        "{name} array_state={} sync_action={}",
+                        state.unwrap_or_default(),
+                        action.unwrap_or_default()
+                    ));
+                }
             }
         }
         let now = clock::now();
@@ -114,7 +128,12 @@ fn wait_for_rest_in(block: &Path, timeout: Duration) -> String {
             }
         } else {
             rest_since = None;
-            if now.duration_since(begun) >= timeout {
+            let traffic = traffic(block);
+            if syncs || traffic.is_none() || traffic != last {
+                last_since = now;
+                last = traffic;
+            }
+            if now.duration_since(begun) >= timeout || now.duration_since(last_since) >= stuck {
                 return pending.join(", ");
             }
         }
@@ -128,6 +147,31 @@ fn wait_for_rest_in(block: &Path, timeout: Duration) -> String {
         };
         let _changed_or_not = rustix::event::poll(&mut polled, Some(&wait));
     }
+}
+
+/// What all disks have ended so far, by name (Documentation/block/stat.rst); `None` while any has a request in flight, or tells nothing.
+fn traffic(block: &Path) -> Option<Vec<(String, Vec<u64>)>> {
+    /// Requests that ended: reads, writes, discards and flushes, where the kernel counts those.
+    const ENDED: [usize; 4] = [0, 4, 11, 15];
+    const IN_FLIGHT: usize = 8;
+    let mut all = Vec::new();
+    for entry in fs::read_dir(block).ok()?.flatten() {
+        let text = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let numbers: Vec<u64> = text
+            .split_whitespace()
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        if *numbers.get(IN_FLIGHT)? > 0 {
+            return None;
+        }
+        let ended = ENDED.iter().filter_map(|at| numbers.get(*at).copied());
+        all.push((
+            entry.file_name().to_string_lossy().into_owned(),
+            ended.collect(),
+        ));
+    }
+    all.sort();
+    Some(all)
 }
 
 /// The block devices of all arrays, to be flushed.
@@ -201,15 +245,36 @@ mod tests {
         ] {
             fs::write(md.join(file), text).unwrap();
         }
+        let (short, long) = (Duration::from_millis(60), Duration::from_secs(3600));
         assert_eq!(
-            wait_for_rest_in(dir.path(), Duration::from_millis(60)),
+            wait_for_rest_in(dir.path(), short, Duration::ZERO),
             "md0 array_state=active sync_action=resync"
         );
         let facts = facts_in(dir.path());
         assert_eq!(facts.len(), 4);
         assert!(facts.contains(&("md0.dev-vdb.state".into(), "in_sync,write_mostly".into())));
         fs::write(md.join("sync_action"), "idle\n").unwrap();
+        let stat = |disk: &str, in_flight: u32| {
+            let text = format!("  7  0  56  1  9  0  72  2  {in_flight}  3  3  0 0 0 0 4 1\n");
+            fs::write(dir.path().join(disk).join("stat"), text).unwrap();
+        };
+        for disk in ["md0", "vdb"] {
+            stat(disk, 0);
+        }
+        assert_eq!(
+            wait_for_rest_in(dir.path(), long, short),
+            "md0 array_state=active sync_action=idle"
+        );
+        // What a disk still has is waited for.
+        stat("vdb", 1);
+        assert_eq!(traffic(dir.path()), None);
+        stat("vdb", 0);
+        let ended = vec![7, 9, 0, 4];
+        assert_eq!(
+            traffic(dir.path()),
+            Some(vec![("md0".into(), ended.clone()), ("vdb".into(), ended)])
+        );
         fs::write(md.join("array_state"), "clean\n").unwrap();
-        assert_eq!(wait_for_rest_in(dir.path(), Duration::ZERO), "");
+        assert_eq!(wait_for_rest_in(dir.path(), Duration::ZERO, short), "");
     }
 }

@@ -27,6 +27,9 @@ pub const MODULES_LIST: &str = "/etc/legwatch/modules";
 /// The loader for shared libraries that name none themselves.
 const DEFAULT_LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
+/// What the cache keeps of built ones, less those of the last hour.
+const CACHED_BYTES_MAX: u64 = 1 << 30;
+
 /// What goes into a guest.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
@@ -164,6 +167,7 @@ pub fn build(
     );
     let path = cache.path(&name);
     if path.exists() {
+        cache::keep_recent(&path, CACHED_BYTES_MAX);
         return Ok(path);
     }
     let scratch = cache.scratch()?;
@@ -172,7 +176,9 @@ pub fn build(
         path: file.clone(),
         source,
     })?;
-    Ok(cache.publish(&file, &name)?)
+    let path = cache.publish(&file, &name)?;
+    cache::keep_recent(&path, CACHED_BYTES_MAX);
+    Ok(path)
 }
 
 fn skeleton(tree: &mut Tree) {

@@ -15,6 +15,8 @@ const FIRST_WORD: Duration = Duration::from_secs(300);
 const FIRST_TRY: Duration = Duration::from_secs(90);
 /// The least that a silent guest gets (design: max(60 s, 10 × boot time)).
 const SILENCE_MIN: Duration = Duration::from_secs(60);
+/// What the kernel says when it has no memory for the files of its initramfs (init/initramfs.c:do_populate_rootfs).
+const UNPACK_FAILED: &str = "Initramfs unpacking failed: write error";
 /// How long a guest whose plan is done may take to power off.
 const POWER_OFF: Duration = Duration::from_secs(60);
 
@@ -86,6 +88,8 @@ pub(super) struct Boot<'a> {
     first_try: bool,
     /// It could not go on from a saved boot.
     not_resumed: bool,
+    /// Its initramfs did not fit.
+    no_room: bool,
 }
 
 impl<'a> Boot<'a> {
@@ -105,6 +109,7 @@ impl<'a> Boot<'a> {
             attended: false,
             first_try: false,
             not_resumed: false,
+            no_room: false,
         }
     }
 
@@ -244,6 +249,7 @@ impl<'a> Boot<'a> {
     pub(super) fn console(&mut self, line: &str, now: Instant) {
         self.last_sign = now;
         line.clone_into(&mut self.last_console);
+        self.no_room |= line.contains(UNPACK_FAILED);
     }
 
     /// Whether it is time to end it.
@@ -262,6 +268,10 @@ impl<'a> Boot<'a> {
                 return Next::Kill(GuestEnd::Hung { why });
             }
             return Next::Wait;
+        }
+        if self.no_room && self.hello.is_none() {
+            let why = "never booted: its initramfs does not fit its memory; give it more (`memory_mib` in the scenario, or --mem)";
+            return Next::Kill(GuestEnd::Lost { why: why.into() });
         }
         if self.not_resumed && self.hello.is_none() {
             return Next::Again;
@@ -379,6 +389,19 @@ mod tests {
         );
         boot.events(77, late);
         assert_eq!(boot.next(late), Next::Wait);
+    }
+
+    #[test]
+    fn a_guest_without_room_for_its_initramfs_is_told_at_once() {
+        let (plan, now) = (plan(), crate::clock::now());
+        let mut boot = Boot::new(&plan, BootEnd::PowerOff, now).first_try(true);
+        boot.console(
+            "[    3.096937] Initramfs unpacking failed: write error",
+            now,
+        );
+        assert!(
+            matches!(boot.next(now), Next::Kill(GuestEnd::Lost { why }) if why.contains("--mem"))
+        );
     }
 
     #[test]
