@@ -1,12 +1,13 @@
 // file: md-bitmap.c
-// Chunks that need a resync are skipped unless the array is degraded.
+// A chunk that needs no resync takes the one after it along.
 @@
-identifier fn = __bitmap_start_sync;
+identifier fn = bitmap_start_sync;
 @@
 fn(...) {
 <...
-- rv = true;
-+ rv = degraded;
-  if (!degraded) { ... }
+- return rv;
++ if (!rv)
++ 	*blocks += 128;
++ return rv;
 ...>
 }

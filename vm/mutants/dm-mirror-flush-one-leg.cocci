@@ -1,11 +1,10 @@
-// A flush goes to all legs but the last.
+// A flush goes to the first leg alone.
 @@
-identifier fn = mirror_flush;
+identifier fn = do_write;
 @@
 fn(...) {
 <...
-- dm_io(&io_req, ms->nr_mirrors, io, &error_bits, IOPRIO_DEFAULT);
-+ error_bits = 0;
-+ dm_io(&io_req, ms->nr_mirrors - 1, io, &error_bits, IOPRIO_DEFAULT);
+- dm_io(&io_req, ms->nr_mirrors, io, NULL, IOPRIO_DEFAULT)
++ dm_io(&io_req, bio->bi_opf & REQ_PREFLUSH && !bio_sectors(bio) ? 1 : ms->nr_mirrors, io, NULL, IOPRIO_DEFAULT)
 ...>
 }
