@@ -13,6 +13,7 @@
 
 use super::checker::Checker;
 use super::fold::plain;
+use super::guest::BadLook;
 use super::intents::{Held, IntentNo};
 use super::stamp::{self, Judged};
 use super::world::leg_sector;
@@ -30,6 +31,8 @@ const READ_MAX: usize = 100_000;
 pub(crate) struct Durable {
     /// Whether the legs were looked at in this boot.
     looked: bool,
+    /// Whether the first wrong read was looked at: of one that is no older version, of one that is.
+    read_looked: [bool; 2],
     wrong: Vec<WrongRead>,
 }
 
@@ -42,6 +45,8 @@ struct WrongRead {
     older: bool,
     /// Why it need not be the kernel's fault.
     suspect: bool,
+    /// Of the first of its kind.
+    look: Option<Box<BadLook>>,
 }
 
 impl Durable {
@@ -198,6 +203,14 @@ impl Checker {
             if lied && older {
                 continue;
             }
+            let seen = &mut self.durable.read_looked[usize::from(older)];
+            let look = (!std::mem::replace(seen, true)).then(|| {
+                let begin = self
+                    .book
+                    .begun(key, sector)
+                    .unwrap_or(self.guest.boot_began);
+                Box::new(self.look_at_bad_read(begin, no, Some(key), sector, *digest))
+            });
             self.durable.wrong.push(WrongRead {
                 at: no,
                 time_us: us,
@@ -205,6 +218,7 @@ impl Checker {
                 digest: *digest,
                 older,
                 suspect,
+                look,
             });
         }
         self.count(Check::Durable, judged);
@@ -232,18 +246,32 @@ impl Checker {
                 &format!("array/{}", first.sector),
                 first.at,
                 format!("{count} sectors read through the array hold {what}"),
-                "a survey after a cut read them".into(),
+                first.look.as_ref().map_or_else(
+                    || "a survey after a cut read them".to_owned(),
+                    |look| format!("a survey after a cut read them; {}", look.holders),
+                ),
             );
             finding.sectors = count as u64;
-            finding.first_wrong = Some(StoryLine {
-                event: first.at.0,
-                time_us: first.time_us,
-                leg: "guest".into(),
-                what: format!(
-                    "the guest read array sector {} ({}) and got {what}",
-                    first.sector, first.at
-                ),
+            let told = format!(
+                "the guest read array sector {} ({}) and got {what}",
+                first.sector, first.at
+            );
+            let request = first.look.as_ref().and_then(|look| look.request.clone());
+            finding.first_wrong = Some(match request {
+                Some(request) => StoryLine {
+                    what: format!("{}; {told}", request.what),
+                    ..request
+                },
+                None => StoryLine {
+                    event: first.at.0,
+                    time_us: first.time_us,
+                    leg: "guest".into(),
+                    what: told,
+                },
             });
+            if let Some(look) = &first.look {
+                finding.story.clone_from(&look.story);
+            }
             for read in like() {
                 match finding.array.last_mut() {
                     Some(range) if range.start + range.count == read.sector.0 => range.count += 1,

@@ -311,7 +311,7 @@ impl Checker {
         });
         let look = (!follows && self.guest.bad_reads_looked < BAD_LOOKS_MAX).then(|| {
             self.guest.bad_reads_looked += 1;
-            Box::new(self.look_at_bad_read(no, key, array_sector, digest))
+            Box::new(self.look_at_bad_read(self.guest.boot_began, no, key, array_sector, digest))
         });
         self.guest.bad_reads.push(BadRead {
             at: no,

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
+use super::past::{PastVersion, PastVersions, past_version};
 use crate::block::{SECTOR_BYTES, Sector, SectorRange, to_usize};
 use crate::crypt::{Crypt, Key};
 use crate::event::EventNo;
@@ -131,35 +132,6 @@ pub(crate) enum Held {
     /// None of the versions; what was there before the first of them (begun at this number) may still be.
     Before(EventNo),
 }
-
-/// A version that was superseded, and that a power cut may bring back.
-#[derive(Clone, Copy, Debug)]
-struct PastVersion {
-    digest: Option<u32>,
-    begin: EventNo,
-    end: EventNo,
-    durable_by: DurableBy,
-}
-
-/// What makes a version durable.
-#[derive(Clone, Copy, Debug)]
-enum DurableBy {
-    Itself,
-    /// A flush of this target that began after the version's end.
-    Flush(u16),
-    Nothing,
-}
-
-/// Superseded versions of a sector, oldest first.
-#[derive(Clone, Debug, Default)]
-struct PastVersions {
-    versions: Vec<PastVersion>,
-    /// There were more than are kept: nothing can be said.
-    overflown: bool,
-}
-
-/// Superseded versions of a sector that are kept at most.
-const PAST_MAX: usize = 64;
 
 type OpenKey = (u16, u64, IntentKind, u16);
 
@@ -391,6 +363,13 @@ impl Book {
         cells.flat_map(|table| table.iter().map(|(sector, _)| sector))
     }
 
+    /// When the first of the writes began that an array sector may hold.
+    pub(crate) fn begun(&self, key: ArrayKey, sector: Sector) -> Option<EventNo> {
+        let cell = self.cell(key, sector)?;
+        let records = cell.candidates.iter().filter_map(|id| self.records.get(id));
+        records.map(|record| record.begin).min()
+    }
+
     /// What a content is for an array sector, of all that a cut may leave there.
     pub(crate) fn may_hold(&self, key: ArrayKey, sector: Sector, digest: u32) -> Held {
         let Some(cell) = self.cell(key, sector) else {
@@ -426,6 +405,7 @@ impl Book {
                 None => {}
             }
         }
+        too_old |= past.is_some_and(|past| past.gone.contains(&digest));
         match (too_old, least) {
             (true, _) => Held::TooOld,
             (false, Some(_)) => Held::Nobodys,
@@ -590,54 +570,6 @@ impl Book {
     /// The byte of a buffer where an array sector of an intent lies.
     pub(crate) fn buffer_offset(record: &Record, sector: Sector) -> Option<usize> {
         Some(to_usize(sector.0.checked_sub(record.array.start().0)?) * crate::block::SECTOR_BYTES)
-    }
-}
-
-impl PastVersion {
-    fn durable(&self, flushed_to: &BTreeMap<u16, EventNo>) -> bool {
-        match self.durable_by {
-            DurableBy::Itself => true,
-            DurableBy::Flush(target) => flushed_to
-                .get(&target)
-                .is_some_and(|begin| self.end < *begin),
-            DurableBy::Nothing => false,
-        }
-    }
-}
-
-impl PastVersions {
-    fn push(&mut self, version: PastVersion, flushed_to: &BTreeMap<u16, EventNo>) {
-        let durable = self.versions.iter().filter(|one| one.durable(flushed_to));
-        if let Some(least) = durable.map(|one| one.begin).max() {
-            // One that is too old stays, so that it can be told from what nobody wrote.
-            let old = |one: &PastVersion| one.end < least;
-            let last = self.versions.iter().rposition(old);
-            let mut at = 0;
-            self.versions.retain(|one| {
-                at += 1;
-                !old(one) || Some(at - 1) == last
-            });
-        }
-        if self.versions.len() >= PAST_MAX {
-            self.overflown = true;
-        } else {
-            self.versions.push(version);
-        }
-    }
-}
-
-fn past_version(record: &Record, sector: Sector) -> PastVersion {
-    PastVersion {
-        digest: record.digest(sector),
-        begin: record.begin,
-        end: record.end,
-        durable_by: if !record.ok {
-            DurableBy::Nothing
-        } else if record.intent.flags.dsync {
-            DurableBy::Itself
-        } else {
-            DurableBy::Flush(record.intent.target)
-        },
     }
 }
 

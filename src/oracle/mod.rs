@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! events ─ apply ─┬─ world: requests, shadows, md         what the legs hold
-//!                 ├─ intents: the book                     what the workload meant
+//!                 ├─ intents: the book (past: superseded)  what the workload meant
 //!                 └─ judge (ack mark, flush, rest) ─ wrong ─ fold ─ findings
 //! ```
 
@@ -32,6 +32,7 @@ pub mod lost;
 mod map;
 mod moments;
 mod nature;
+mod past;
 mod promise;
 mod rounds;
 mod same_data;

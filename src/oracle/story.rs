@@ -291,17 +291,22 @@ impl Checker {
         }
     }
 
-    /// Looks at a sector of which the guest has just said that it read it back wrong.
+    /// Looks at a sector of which the guest has just said that it read it wrong; the story begins at `begin`.
     pub(super) fn look_at_bad_read(
         &self,
+        begin: EventNo,
         no: EventNo,
         key: Option<ArrayKey>,
         sector: Sector,
         digest: u32,
     ) -> BadLook {
-        let begin = self.guest.boot_began;
-        let mut story = self.moments.between(begin, no, |_, _| false);
-        let Some((key, array)) = key.and_then(|key| Some((key, self.world.md.array(key)?))) else {
+        let array = key.and_then(|key| Some((key, self.world.md.array(key)?)));
+        let mut story = self.moments.between(begin, no, |leg, range| {
+            let members = array.iter().flat_map(|(_, array)| &array.members);
+            let mut own = members.filter(|member| member.leg == leg);
+            own.any(|member| leg_sector(member, sector).is_some_and(|at| range.contains(at)))
+        });
+        let Some((key, array)) = array else {
             return BadLook {
                 holders: "its target maps to no array that is known".into(),
                 held: false,

@@ -145,6 +145,12 @@ fn a_durable_version_that_is_gone_is_found_through_the_array() {
         first.what.contains(&format!("read array sector {AT} (#")),
         "{first:?}"
     );
+    // Its story: what each leg got there.
+    let got = |leg: &str| {
+        let lines = all[0].story.iter().filter(|line| line.leg == leg);
+        lines.filter(|line| line.what.contains("WRITE")).count()
+    };
+    assert!(got("a") > 0 && got("b") > 0, "{:#?}", all[0].story);
 }
 
 #[test]
@@ -155,6 +161,22 @@ fn what_nobody_wrote_is_never_legal() {
         let verdict = cut(durable, None, garbage(2));
         assert_eq!(found(&verdict)[0].kind, Wrongness::Garbage);
     }
+    // Written often: what the workload wrote is never taken for what nobody wrote, however long ago.
+    let mut history = History::new(2, None);
+    history.header.keeps_versions = true;
+    for sequence in 1..=9 {
+        let mut load = version(sequence);
+        load.flags.dsync = true;
+        history.honest(&load);
+    }
+    history.crash(2);
+    history.mark(Mark::StepBegin { step: 0 });
+    history.mark(Mark::Survey {
+        target: 1,
+        sector: Sector(AT),
+        digests: sector_digests(&content(2)).collect(),
+    });
+    assert_eq!(found(&history.verdict())[0].kind, Wrongness::Older);
     // Never durable, and written once: the write or what was there before.
     let mut history = History::new(2, None);
     history.header.keeps_versions = true;

@@ -110,6 +110,9 @@ pub fn render(header: &RunHeader, verdict: &Verdict, picture: &Picture) -> Strin
         "others": facts::others(&verdict.coverage).collect::<Vec<_>>(),
     });
     let mut environment = minijinja::Environment::new();
+    environment.add_filter("bits", |millibits: u32| {
+        format!("{:.2}", f64::from(millibits) / 1000.0)
+    });
     environment
         .add_template("page.html", PAGE)
         .expect("the page's template is in the program");
