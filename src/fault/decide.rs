@@ -33,8 +33,8 @@ pub trait Around {
     fn releases(&self, rule: u16) -> u64;
     /// A rule fires now.
     fn fire(&self, rule: u16);
-    /// The leg's sectors that the array's data is in, if known.
-    fn array_on(&self, leg: LegId) -> Option<SectorRange>;
+    /// The leg's sectors that a range of the array is, if it has any and that is known.
+    fn of_array(&self, leg: LegId, array: SectorRange) -> Option<SectorRange>;
     /// Requests in flight on a leg.
     fn in_flight(&self, leg: LegId) -> u64;
     /// How far another leg is with the twin of a write to `range` of `leg`, whose first sector's content has this CRC-32.
@@ -67,7 +67,7 @@ impl Around for Nothing {
         0
     }
     fn fire(&self, _rule: u16) {}
-    fn array_on(&self, _leg: LegId) -> Option<SectorRange> {
+    fn of_array(&self, _leg: LegId, _array: SectorRange) -> Option<SectorRange> {
         None
     }
     fn in_flight(&self, _leg: LegId) -> u64 {
@@ -473,10 +473,7 @@ impl Known {
             return false;
         }
         if let Some(span) = rule.array {
-            let on_leg = around.array_on(seen.request.leg).and_then(|area| {
-                let start = area.start().checked_add(span.0.start().0)?;
-                SectorRange::new(start, span.0.count())?.intersection(area)
-            });
+            let on_leg = around.of_array(seen.request.leg, span.0);
             if !on_leg.is_some_and(touches) {
                 return false;
             }

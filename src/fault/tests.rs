@@ -139,7 +139,7 @@ impl Around for Around1 {
         0
     }
     fn fire(&self, _rule: u16) {}
-    fn array_on(&self, _leg: LegId) -> Option<SectorRange> {
+    fn of_array(&self, _leg: LegId, _array: SectorRange) -> Option<SectorRange> {
         None
     }
     fn in_flight(&self, _leg: LegId) -> u64 {

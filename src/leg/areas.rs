@@ -9,7 +9,7 @@ use super::disk::Disk;
 use super::faulty::bytes_of;
 use crate::block::{Sector, SectorRange};
 use crate::config::{LegConfig, Record};
-use crate::md::{Layout, never_metadata, superblock};
+use crate::md::{Layout, OnLeg, never_metadata, superblock};
 
 /// The areas of a leg.
 #[derive(Debug)]
@@ -90,20 +90,24 @@ impl Disk {
                 Err(_) => Vec::new(),
             }
         };
-        let mut found = self.areas.parts.iter().filter_map(|part| {
-            let found = superblock::find_by(*part, read).ok()?;
-            Some(found.data())
-        });
-        let array = found.next();
-        self.areas.data = match array {
+        let mut found = self
+            .areas
+            .parts
+            .iter()
+            .filter_map(|part| superblock::find_by(*part, read).ok());
+        let superblock = found.next();
+        self.areas.data = match &superblock {
             // Nowhere may metadata be, whatever size md took the leg for.
-            Some(array) => self
+            Some(superblock) => self
                 .areas
                 .parts
                 .iter()
-                .try_fold(array, |data, part| never_metadata(data, *part)),
+                .try_fold(superblock.data(), |data, part| never_metadata(data, *part)),
             None => self.areas.declared,
         };
-        self.shared.set_array(array.or(self.areas.declared));
+        self.shared.set_array(match &superblock {
+            Some(superblock) => OnLeg::of(superblock),
+            None => self.areas.declared.map(OnLeg::whole),
+        });
     }
 }

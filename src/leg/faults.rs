@@ -13,6 +13,7 @@ use crate::block::{LegId, RequestId, SectorRange, Status};
 use crate::clock;
 use crate::fault::{self, Around, Do, Rule, TwinIs};
 use crate::mark::Mark;
+use crate::md::OnLeg;
 use crate::medium::{Lies, MediumView};
 use crate::shadow::RangeSet;
 
@@ -410,44 +411,43 @@ impl Faults {
             .collect()
     }
 
-    fn on_array(&self, leg: LegId, range: SectorRange) -> Option<SectorRange> {
-        let area = self.array_on(leg)?;
-        let part = range.intersection(area)?;
-        SectorRange::new(
-            crate::block::Sector(part.start().0.checked_sub(area.start().0)?),
-            part.count(),
-        )
+    /// Where the array lies on a leg, if that is known.
+    fn array_on(&self, leg: LegId) -> Option<OnLeg> {
+        self.part(leg)?.shared.array()
     }
 
     /// A write arrived on a leg: a digest a sector.
     pub(super) fn write_arrived(&self, id: RequestId, range: SectorRange, digests: &[u32]) {
-        if let Some((range, digests)) = self.twins_of(id.leg, range, digests) {
-            lock(&self.twins).arrived(id.leg, id.number, range, digests);
+        for (part, from) in self.twins_of(id.leg, range) {
+            let digests = digests.get(from..).unwrap_or_default();
+            lock(&self.twins).arrived(id.leg, id.number, part, digests);
         }
     }
 
     /// A write ended on a leg: with its answer, or abandoned.
     pub(super) fn write_ended(&self, id: RequestId, range: SectorRange, status: Option<Status>) {
-        if let Some((range, _)) = self.twins_of(id.leg, range, &[]) {
+        for (part, _) in self.twins_of(id.leg, range) {
             let ok = status == Some(Status::Ok);
-            lock(&self.twins).ended(id.leg, id.number, range, ok);
+            lock(&self.twins).ended(id.leg, id.number, part, ok);
         }
     }
 
-    /// The part of a write that lies on the array, as the array's sectors, with its digests.
-    fn twins_of<'a>(
+    /// The parts of a write that lie on the array, as the array's sectors, and which of the write's sectors the first of each is.
+    fn twins_of(
         &self,
         leg: LegId,
         range: SectorRange,
-        digests: &'a [u32],
-    ) -> Option<(SectorRange, &'a [u32])> {
-        if !self.watches_twins() {
-            return None;
-        }
-        let area = self.array_on(leg)?;
-        let before = area.start().0.saturating_sub(range.start().0);
-        let digests = digests.get(usize::try_from(before).ok()?..);
-        Some((self.on_array(leg, range)?, digests.unwrap_or_default()))
+    ) -> impl Iterator<Item = (SectorRange, usize)> {
+        let array = self.array_on(leg).filter(|_| self.watches_twins());
+        let before = array.map_or(0, |array| {
+            array.data().start().0.saturating_sub(range.start().0)
+        });
+        let parts = array.into_iter().flat_map(move |on| on.on_array(range));
+        parts.scan(before, |next, part| {
+            let from = *next;
+            *next = next.saturating_add(part.count());
+            Some((part, usize::try_from(from).unwrap_or(usize::MAX)))
+        })
     }
 
     pub(super) fn watches_twins(&self) -> bool {
@@ -503,12 +503,12 @@ impl Around for Faults {
         self.something_happened();
     }
 
-    fn array_on(&self, leg: LegId) -> Option<SectorRange> {
-        lock(&self.parts).get(leg.index())?.shared.array()
+    fn of_array(&self, leg: LegId, array: SectorRange) -> Option<SectorRange> {
+        self.array_on(leg)?.of_array(array)
     }
 
     fn twin(&self, leg: LegId, range: SectorRange, digest: u32, other: LegId) -> Option<TwinIs> {
-        let first = self.on_array(leg, range)?.start();
+        let first = self.array_on(leg)?.on_array(range).next()?.start();
         Some(lock(&self.twins).is(leg, first, digest, other))
     }
 
@@ -523,10 +523,27 @@ impl Around for Faults {
             return true;
         }
         // Sectors of legs with different data offsets are compared as they lie on the array, where that is known.
-        let placed: Vec<SectorRange> = ranges
-            .iter()
-            .map(|range| self.on_array(leg, *range).unwrap_or(*range))
-            .collect();
+        let array = self.array_on(leg).filter(|array| {
+            let mut ranges = ranges.iter().flat_map(|range| array.on_array(*range));
+            ranges.next().is_some()
+        });
+        let placed: Vec<SectorRange> = match &array {
+            Some(array) => ranges
+                .iter()
+                .flat_map(|range| array.on_array(*range))
+                .collect(),
+            None => ranges.to_vec(),
+        };
+        // The legs of a raid10's other mirrors have none of them.
+        let has_them = |at: usize| {
+            let other = u8::try_from(at)
+                .ok()
+                .and_then(|at| self.array_on(LegId(at)));
+            let (Some(_), Some(other)) = (&array, other) else {
+                return true;
+            };
+            placed.iter().any(|range| other.of_array(*range).is_some())
+        };
         let bad_elsewhere = |at: usize| {
             let damaged = inner.damaged.get(at);
             damaged.is_some_and(|damaged| {
@@ -536,7 +553,7 @@ impl Around for Faults {
             })
         };
         let left = (0..self.legs.len())
-            .filter(|at| *at != leg.index() && !bad_elsewhere(*at))
+            .filter(|at| *at != leg.index() && has_them(*at) && !bad_elsewhere(*at))
             .count();
         if left < good {
             inner.withheld = inner.withheld.saturating_add(1);

@@ -10,6 +10,7 @@ use super::connection::Connection;
 use super::lock;
 use crate::ahead::Ahead;
 use crate::block::{LegId, RequestId, SectorRange};
+use crate::md::OnLeg;
 
 /// A leg, as others see it. Counters have one writer, the leg's worker.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub struct LegShared {
     current: AtomicU64,
     /// Requests that wait for their time.
     held: Mutex<BTreeSet<u64>>,
-    array: Mutex<Option<SectorRange>>,
+    array: Mutex<Option<OnLeg>>,
     write_through: AtomicBool,
     writeback: AtomicBool,
     /// Where the switch is kept as well, if it has to outlive the process.
@@ -102,7 +103,7 @@ impl LegShared {
             ended: AtomicU64::new(0),
             current: AtomicU64::new(0),
             held: Mutex::default(),
-            array: Mutex::new(array),
+            array: Mutex::new(array.map(OnLeg::whole)),
             write_through: AtomicBool::new(false),
             writeback: AtomicBool::new(true),
             ahead: OnceLock::new(),
@@ -179,12 +180,12 @@ impl LegShared {
         &self.name
     }
 
-    pub(super) fn set_array(&self, array: Option<SectorRange>) {
+    pub(super) fn set_array(&self, array: Option<OnLeg>) {
         *lock(&self.array) = array;
     }
 
-    /// The sectors that an array's data is in, from its first one on, as the leg's superblock or the user says it; `None`: neither does.
-    pub fn array(&self) -> Option<SectorRange> {
+    /// Where the array lies on it, as its superblock or the user says it; `None`: neither does.
+    pub fn array(&self) -> Option<OnLeg> {
         *lock(&self.array)
     }
 

@@ -6,26 +6,38 @@
 //!
 //! The bitmap's bits and the bad-block log are decoded in [`bitmap`]; `oracle` keeps a copy of each leg's, as sent and as completed.
 //!
-//! A raid10 in the near-2 layout on two legs is taken for the raid1 that it is.
+//! A raid10 in a near layout is taken for the mirrors that it is: one, like a raid1, where each leg has a copy of every chunk, else one for each pair of
+//! legs (or three, with three copies). Each of these is an [`Array`] here, whose sectors are those of its legs; [`stripe`] knows where they lie on the whole.
 //!
 //! Not covered: several arrays on parts of one leg. Arrays that are reshaped, clustered, with a journal, with a lockless bitmap or of another level
 //! are recognised and refused in one line.
 
 pub mod bitmap;
+pub mod stripe;
 pub mod superblock;
 
 pub use bitmap::{BitmapCopy, BitmapHeader};
-pub use superblock::{BadSuperblock, IN_SYNC, Layout, Superblock};
+pub use stripe::{OnLeg, Stripe};
+pub use superblock::{BadSuperblock, IN_SYNC, Layout, Superblock, Uuid};
 
 use crate::block::{LegId, SECTOR_BYTES, Sector, SectorRange};
 use crate::shadow::Bytes;
 use superblock::feature;
 
-/// An array's identity: its uuid, or [`DECLARED`].
-pub type ArrayKey = [u8; 16];
+/// An array's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ArrayKey {
+    /// Its uuid; zeros for the mirror that the user declared where no superblock tells one.
+    pub uuid: Uuid,
+    /// Which mirror of a raid10's it is; 0 for all others.
+    pub mirror: u8,
+}
 
 /// The identity of the mirror that the user declared where no superblock tells one.
-pub const DECLARED: ArrayKey = [0; 16];
+pub const DECLARED: ArrayKey = ArrayKey {
+    uuid: [0; 16],
+    mirror: 0,
+};
 
 /// A leg as a member of an array.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,15 +54,17 @@ pub struct Member {
     pub active: bool,
 }
 
-/// An array as its legs describe it.
+/// An array as its legs describe it; of a raid10 that is made of several mirrors, one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Array {
     /// Its identity.
     pub key: ArrayKey,
     /// Its size in sectors.
     pub sectors: u64,
-    /// Legs that it should have.
-    pub raid_disks: u32,
+    /// Where its sectors lie on the whole, of which it is a part.
+    pub stripe: Option<Stripe>,
+    /// Whether it has fewer active legs than it should have; of a raid10, whether the whole has.
+    pub degraded: bool,
     /// The freshest superblock's counter.
     pub events: u64,
     /// Whether every active leg's last superblock says that all legs agree.
@@ -76,6 +90,47 @@ impl Array {
     /// The active members.
     pub fn active(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| member.active)
+    }
+
+    /// The size of the whole in sectors, as the guest sees it.
+    pub fn whole_sectors(&self) -> u64 {
+        match self.stripe {
+            Some(stripe) => stripe.array_sectors(self.sectors),
+            None => self.sectors,
+        }
+    }
+
+    /// The sectors of the whole that a range of the array is.
+    pub fn on_whole(&self, range: SectorRange) -> impl Iterator<Item = SectorRange> + use<> {
+        stripe::on_whole(self.stripe, range)
+    }
+
+    /// How many of the sectors of the whole below this one are the array's.
+    pub fn below(&self, on_whole: u64) -> u64 {
+        match self.stripe {
+            Some(stripe) if on_whole != IN_SYNC => stripe.below(on_whole),
+            Some(_) | None => on_whole,
+        }
+    }
+
+    /// The chunks of a bitmap that a range of the array touches, in order. (A bitmap counts in sectors of the whole.)
+    pub fn chunks(&self, bitmap: &BitmapCopy, range: SectorRange) -> impl Iterator<Item = u64> {
+        let mut next = 0;
+        self.on_whole(range)
+            .flat_map(|range| bitmap.chunks(range))
+            .filter(move |chunk| {
+                let new = *chunk >= next;
+                next = next.max(chunk + 1);
+                new
+            })
+    }
+
+    /// The sectors of the array in a chunk of a bitmap.
+    pub fn of_chunk(&self, bitmap: &BitmapCopy, chunk: u64) -> SectorRange {
+        let whole = bitmap.sectors(chunk);
+        let own = self.stripe.map_or(whole, |stripe| stripe.on_mirror(whole));
+        let all = SectorRange::new(Sector(0), self.sectors).unwrap_or_default();
+        own.intersection(all).unwrap_or_default()
     }
 
     /// Whether a leg may lag behind an acknowledgement (`raid1.c:raid1_write_request`, write-behind).
@@ -137,6 +192,12 @@ impl Model {
     /// An array by its identity.
     pub fn array(&self, key: ArrayKey) -> Option<&Array> {
         self.arrays.iter().find(|array| array.key == key)
+    }
+
+    /// The sector of the whole that an array's sector is.
+    pub fn on_whole(&self, key: ArrayKey, sector: Sector) -> Sector {
+        let stripe = self.array(key).and_then(|array| array.stripe);
+        stripe.map_or(sector, |stripe| stripe.on_array(sector))
     }
 
     /// A leg's superblock, or why it has none.
@@ -201,15 +262,18 @@ impl Model {
     }
 
     fn fold(&mut self) -> bool {
-        let mut keys: Vec<ArrayKey> = self
+        let mut uuids: Vec<Uuid> = self
             .legs
             .iter()
             .filter_map(|leg| leg.superblock.as_ref().ok())
             .map(|superblock| superblock.uuid)
             .collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let mut arrays: Vec<Array> = keys.into_iter().map(|key| self.array_of(key)).collect();
+        uuids.sort_unstable();
+        uuids.dedup();
+        let mut arrays: Vec<Array> = uuids
+            .into_iter()
+            .flat_map(|uuid| self.arrays_of(uuid))
+            .collect();
         if arrays.is_empty() {
             arrays.extend(self.declared());
         }
@@ -224,25 +288,35 @@ impl Model {
         changed
     }
 
-    fn array_of(&self, key: ArrayKey) -> Array {
-        let own = || {
-            self.legs.iter().enumerate().filter_map(move |(at, leg)| {
-                let superblock = leg.superblock.as_ref().ok()?;
-                (superblock.uuid == key).then_some((at, leg, superblock))
-            })
-        };
-        let freshest = own()
+    fn own(&self, uuid: Uuid) -> impl Iterator<Item = (usize, &LegState, &Superblock)> {
+        self.legs.iter().enumerate().filter_map(move |(at, leg)| {
+            let superblock = leg.superblock.as_ref().ok()?;
+            (superblock.uuid == uuid).then_some((at, leg, superblock))
+        })
+    }
+
+    /// The array, or one for each mirror of a raid10.
+    fn arrays_of(&self, uuid: Uuid) -> Vec<Array> {
+        let freshest = self
+            .own(uuid)
             .map(|(_, _, superblock)| superblock)
             .fold(None::<&Superblock>, |best, one| match best {
                 Some(best) if best.events >= one.events => Some(best),
                 Some(_) | None => Some(one),
             })
-            .expect("a key comes from a superblock");
-        let members: Vec<Member> = own()
+            .expect("a uuid comes from a superblock");
+        let mirror_of = |superblock: &Superblock| {
+            let roles = [freshest, superblock].map(|by| by.role_of(superblock.dev_number));
+            // A leg without a slot was of the mirror that its own superblock still says.
+            let slot = roles.into_iter().find(|role| *role < 0xff00).unwrap_or(0);
+            stripe::mirror_of(freshest, slot)
+        };
+        let all: Vec<(u8, Member)> = self
+            .own(uuid)
             .map(|(at, leg, superblock)| {
                 let role = freshest.role_of(superblock.dev_number);
                 let slot = (role < 0xff00).then_some(role);
-                Member {
+                let member = Member {
                     leg: LegId(u8::try_from(at).expect("at most eight legs")),
                     slot,
                     data: superblock.data(),
@@ -252,32 +326,53 @@ impl Model {
                         && !leg.faulty
                         // md takes a leg that is one event behind; more means that it was left out.
                         && superblock.events + 1 >= freshest.events,
-                }
+                };
+                (mirror_of(superblock), member)
             })
             .collect();
-        let active = |leg: usize| members.iter().any(|m| m.leg.index() == leg && m.active);
-        Array {
-            key,
-            sectors: freshest.size,
-            raid_disks: freshest.raid_disks,
-            events: freshest.events,
-            clean: own()
-                .filter(|(at, _, _)| active(*at))
-                .all(|(_, _, superblock)| superblock.resync_offset == IN_SYNC),
-            resync_offset: freshest.resync_offset,
-            write_behind: own()
-                .filter_map(|(_, leg, _)| leg.bitmap)
-                .map(|bitmap| bitmap.write_behind)
-                .max()
-                .unwrap_or(0),
-            refused: refusal(freshest).or_else(|| {
-                own()
-                    .filter_map(|(_, leg, _)| leg.bitmap)
-                    .find_map(|bitmap| bitmap.refusal())
-            }),
-            declared: false,
-            members,
+        let active = all.iter().filter(|(_, member)| member.active).count();
+        let degraded = active < crate::block::to_usize(freshest.raid_disks.into());
+        let array = |stripe: Option<Stripe>| {
+            let own = |mirror: u8| stripe.is_none_or(|stripe| stripe.mirror() == mirror);
+            let members: Vec<Member> = all
+                .iter()
+                .filter(|(mirror, _)| own(*mirror))
+                .map(|(_, member)| member.clone())
+                .collect();
+            let clean = members
+                .iter()
+                .filter(|member| member.active)
+                .filter_map(|member| self.superblock(member.leg).ok())
+                .all(|superblock| superblock.resync_offset == IN_SYNC);
+            let bitmaps = || self.own(uuid).filter_map(|(_, leg, _)| leg.bitmap);
+            Array {
+                key: ArrayKey {
+                    uuid,
+                    mirror: stripe.map_or(0, Stripe::mirror),
+                },
+                sectors: stripe.map_or(freshest.size, |stripe| stripe.whole_chunks(freshest.size)),
+                stripe,
+                degraded,
+                events: freshest.events,
+                clean,
+                resync_offset: freshest.resync_offset,
+                write_behind: bitmaps()
+                    .map(|bitmap| bitmap.write_behind)
+                    .max()
+                    .unwrap_or(0),
+                refused: refusal(freshest)
+                    .or_else(|| bitmaps().find_map(|bitmap| bitmap.refusal())),
+                declared: false,
+                members,
+            }
+        };
+        let mut arrays: Vec<Array> = Stripe::all(freshest)
+            .map(|stripe| array(Some(stripe)))
+            .collect();
+        if arrays.is_empty() {
+            arrays.push(array(None));
         }
+        arrays
     }
 
     fn declared(&self) -> Option<Array> {
@@ -299,7 +394,8 @@ impl Model {
         Some(Array {
             key: DECLARED,
             sectors,
-            raid_disks: u32::try_from(members.len()).ok()?,
+            stripe: None,
+            degraded: members.iter().any(|member| !member.active),
             events: 0,
             clean: true,
             resync_offset: IN_SYNC,
@@ -312,12 +408,10 @@ impl Model {
 }
 
 fn refusal(superblock: &Superblock) -> Option<&'static str> {
-    // raid10 with two near copies on two legs has every sector at the same place on both, as raid1 has.
-    let pair = superblock.level == 10
-        && superblock.level_layout & 0xffff == (1 << 8 | 2)
-        && superblock.raid_disks == 2;
-    if superblock.level != 1 && !pair {
-        Some("an array of another level than raid1 (or raid10 near-2 on two legs) is not checked")
+    if stripe::mirrors(superblock).is_none() {
+        Some(
+            "an array of another level than raid1 (or raid10 whose near copies divide its legs) is not checked",
+        )
     } else if superblock.features & feature::RESHAPE_ACTIVE != 0 {
         Some("an array that is being reshaped is not checked")
     } else if superblock.features & feature::CLUSTERED != 0 {

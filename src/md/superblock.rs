@@ -57,6 +57,9 @@ impl Layout {
     }
 }
 
+/// An array's uuid.
+pub type Uuid = [u8; 16];
+
 /// What a leg's own superblock says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
@@ -65,11 +68,13 @@ pub struct Superblock {
     /// Where it lies on the leg.
     pub position: Sector,
     /// The array.
-    pub uuid: [u8; 16],
+    pub uuid: Uuid,
     /// The raid level; 1 for raid1.
     pub level: i32,
     /// How the level lays data out; for raid10 near copies and, from bit 8, far copies (`raid10.c:setup_geo`). 0 where it is not read.
     pub level_layout: u32,
+    /// The chunk size in sectors, of a level that stripes. 0 where it is not read.
+    pub chunk_sectors: u64,
     /// Sectors of each leg that the array uses.
     pub size: u64,
     /// Legs that the array is made of.
@@ -291,6 +296,7 @@ fn decode_1(
         uuid: sixteen(bytes, 16),
         level: u32_at(bytes, 72).cast_signed(),
         level_layout: u32_at(bytes, 76),
+        chunk_sectors: u64::from(u32_at(bytes, 88)),
         size,
         raid_disks,
         dev_number: u32_at(bytes, 160),
@@ -426,6 +432,7 @@ fn decode_0(at: Sector, bytes: &[u8], leg_sectors: u64) -> Result<Superblock, Ba
         uuid,
         level: word(7).cast_signed(),
         level_layout: 0,
+        chunk_sectors: 0,
         size,
         raid_disks,
         dev_number: number,

@@ -188,17 +188,27 @@ proptest! {
 }
 
 #[test]
-fn raid10_near_2_on_two_legs_is_a_mirror_and_other_layouts_are_refused() {
-    for (layout, disks, checked) in [
-        (0x102u32, 2u32, true),
-        (0x102, 4, false),
-        (0x201, 2, false),
-        (0x10102, 2, true),
-        (0x103, 2, false),
+fn a_raid10_in_a_near_layout_is_the_mirrors_that_it_is_made_of() {
+    // Layout, legs, chunk, and how many mirrors; 0: refused.
+    for (layout, disks, chunk, mirrors) in [
+        (0x102u32, 2u32, 128u32, 1),
+        (0x103, 3, 128, 1),
+        (0x102, 4, 128, 2),
+        (0x102, 8, 128, 4),
+        (0x103, 6, 128, 2),
+        (0x102, 4, 0, 0),
+        (0x102, 4, 24, 0),
+        (0x102, 3, 128, 0),
+        (0x201, 2, 128, 0),
+        (0x10102, 2, 128, 1),
+        (0x10102, 4, 128, 2),
+        (0x103, 2, 128, 0),
+        (0x100, 4, 128, 0),
     ] {
         let (at, mut raw) = image(Layout::V1_2, 0, &[0, 1], 5);
         raw[72..76].copy_from_slice(&10u32.to_le_bytes());
         raw[76..80].copy_from_slice(&layout.to_le_bytes());
+        raw[88..92].copy_from_slice(&chunk.to_le_bytes());
         raw[92..96].copy_from_slice(&disks.to_le_bytes());
         let sum = superblock::checksum_1(&raw, 2);
         raw[216..220].copy_from_slice(&sum.to_le_bytes());
@@ -206,11 +216,48 @@ fn raid10_near_2_on_two_legs_is_a_mirror_and_other_layouts_are_refused() {
         let mut bytes = Bytes::default();
         bytes.put(at, &raw);
         model.observe(LegId(0), &bytes);
-        let refused = model.arrays()[0].refused;
+        let arrays = model.arrays();
+        let refused = arrays[0].refused;
         assert_eq!(
-            refused.is_none(),
-            checked,
+            refused.is_some(),
+            mirrors == 0,
             "{layout:#x} {disks}: {refused:?}"
         );
+        assert_eq!(arrays.len(), mirrors.max(1), "{layout:#x} {disks}");
+        assert!(arrays.iter().all(|array| array.degraded));
+        if mirrors > 1 {
+            let sectors = 2000 - 2000 % u64::from(chunk);
+            assert_eq!(arrays[0].sectors, sectors);
+            assert_eq!(arrays[0].whole_sectors(), sectors * mirrors as u64);
+            // The leg's slot is 0: it is the first mirror's, and the others have none here.
+            assert_eq!(arrays[0].members.len(), 1);
+            assert!(arrays[1].members.is_empty());
+        }
+    }
+}
+
+#[test]
+fn where_an_array_lies_on_a_leg_follows_from_its_own_slot() {
+    for (slot, array, on_leg) in [
+        (0u16, 0, Some(1024)),
+        (1, 300, Some(1024 + 128 + 300 - 256)),
+        (3, 300, None),
+        (3, 128, Some(1024)),
+    ] {
+        let (at, mut raw) = image(Layout::V1_2, slot, &[0, 1, 2, 3], 5);
+        raw[72..76].copy_from_slice(&10u32.to_le_bytes());
+        raw[76..80].copy_from_slice(&0x102u32.to_le_bytes());
+        raw[88..92].copy_from_slice(&128u32.to_le_bytes());
+        raw[92..96].copy_from_slice(&4u32.to_le_bytes());
+        let sum = superblock::checksum_1(&raw, 4);
+        raw[216..220].copy_from_slice(&sum.to_le_bytes());
+        let found = superblock::decode(Layout::V1_2, at, &raw, 4096).unwrap();
+        let on = OnLeg::of(&found).unwrap();
+        let range = SectorRange::new(Sector(array), 8).unwrap();
+        let there = on.of_array(range);
+        assert_eq!(there.map(|there| there.start().0), on_leg, "{slot} {array}");
+        if let Some(there) = there {
+            assert_eq!(on.on_array(there).collect::<Vec<_>>(), [range]);
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! failed, legs that answered with an error (case 14, K6), buffered writes, writes that the leg's history no longer holds. A write that never
 //! arrives is `stamp`'s.
 
-use super::intents::Record;
+use super::record::Record;
 use super::world::{World, leg_sector};
 use crate::block::Sector;
 use crate::md::Member;

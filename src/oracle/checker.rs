@@ -51,9 +51,9 @@ pub struct Checker {
     pub(super) pending: BTreeMap<ArrayKey, RangeSet>,
     pub(super) excused: BTreeMap<ArrayKey, Table<u8>>,
     /// READs that a lagging leg got in the time of a write, by the write.
-    pub(super) lagged: BTreeMap<(super::intents::IntentNo, LegId), super::wrong::Instead>,
+    pub(super) lagged: BTreeMap<(super::record::IntentNo, LegId), super::wrong::Instead>,
     /// Writes that were acknowledged and that a lagging leg had not completed then, with the time of the acknowledgement.
-    pub(super) behind: BTreeMap<(super::intents::IntentNo, LegId), u64>,
+    pub(super) behind: BTreeMap<(super::record::IntentNo, LegId), u64>,
     pub(super) metadata_seen: EventNo,
     /// When each array's superblocks were written.
     pub(super) rounds: BTreeMap<ArrayKey, Rounds>,

@@ -272,7 +272,9 @@ impl Checker {
             reasons.push(format!("a quiet point was missed: {missed}"));
         }
         for array in self.world.md.arrays() {
-            if let Some(why) = array.refused {
+            if let Some(why) = array.refused
+                && !reasons.iter().any(|reason| reason == why)
+            {
                 reasons.push(why.to_owned());
             }
         }

@@ -14,7 +14,8 @@
 use super::checker::Checker;
 use super::fold::plain;
 use super::guest::BadLook;
-use super::intents::{Held, IntentNo};
+use super::intents::Held;
+use super::record::IntentNo;
 use super::stamp::{self, Judged};
 use super::world::leg_sector;
 use crate::block::{Sector, SectorRange};

@@ -74,7 +74,11 @@ impl Checker {
             }
         }
         Some(StoryLine {
-            what: format!("array sector {}: {}", sector.0, told.join("; ")),
+            what: format!(
+                "array sector {}: {}",
+                self.world.md.on_whole(key, sector),
+                told.join("; ")
+            ),
             ..first?
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::checker::Checker;
-use super::intents::Meant;
+use super::record::Meant;
 use super::wrong::{Detail, Held, Instead, Write, Wrong};
 use crate::block::{LegId, SECTOR_BYTES, SectorRange};
 use crate::event::EventNo;
@@ -134,7 +134,10 @@ impl Checker {
         let mut array = RangeSet::default();
         let mut on_legs: BTreeMap<LegId, RangeSet> = BTreeMap::new();
         for wrong in wrongs() {
-            array.insert(wrong.array);
+            match self.world.md.array(wrong.key) {
+                Some(of) => of.on_whole(wrong.array).for_each(|part| array.insert(part)),
+                None => array.insert(wrong.array),
+            }
             on_legs.entry(wrong.leg).or_default().insert(wrong.on_leg);
         }
         let writes: BTreeSet<Write> = wrongs().filter_map(|wrong| wrong.write).collect();
@@ -143,9 +146,12 @@ impl Checker {
         let names: Vec<String> = legs.iter().map(|leg| self.name(*leg)).collect();
         let start = array.ranges().next().map_or(0, |range| range.start().0);
         let detail = wrongs()
-            .filter_map(|wrong| wrong.detail.as_deref().map(|detail| (wrong.at, detail)))
-            .min_by_key(|(at, detail)| (*at, detail.sector))
-            .map(|(_, detail)| detail);
+            .filter_map(|wrong| Some((wrong, wrong.detail.as_deref()?)))
+            .min_by_key(|(wrong, detail)| (wrong.at, detail.sector));
+        let example = detail
+            .filter(|(_, detail)| !detail.legs.is_empty())
+            .map(|(wrong, detail)| self.example(wrong.key, detail));
+        let detail = detail.map(|(_, detail)| detail);
         let sectors = array.count();
         let count = writes.len() as u64;
         Finding {
@@ -188,9 +194,7 @@ impl Checker {
                 None => format!("{}{}", reason(check, kind), direction(got)),
             },
             promise: check.promise().to_owned(),
-            example: detail
-                .filter(|detail| !detail.legs.is_empty())
-                .map(|detail| self.example(detail)),
+            example,
             story: detail.map_or_else(Vec::new, |detail| detail.story.clone()),
             notes: wrongs()
                 .filter_map(|wrong| wrong.note.clone())
@@ -244,9 +248,9 @@ impl Checker {
         format!("{who}: {}{tail}", kind.name())
     }
 
-    fn example(&self, detail: &Detail) -> Example {
+    fn example(&self, key: ArrayKey, detail: &Detail) -> Example {
         Example {
-            array_sector: detail.sector.0,
+            array_sector: self.world.md.on_whole(key, detail.sector).0,
             expected: detail.expected.map(|meant| {
                 let bytes = self.book.bytes(&meant);
                 Expected {

@@ -2,21 +2,30 @@
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
+
 use super::checker::Checker;
 use super::judge::Moment;
-use crate::block::{RequestId, Sector, SectorRange};
+use super::record::Part;
+use crate::block::{RequestId, Sector, SectorRange, to_usize};
 use crate::event::{EventNo, GuestEnd};
 use crate::finding::StoryLine;
 use crate::mark::{Intent, IntentKind, Mark, Phase, Target};
-use crate::md::ArrayKey;
+use crate::md::{Array, ArrayKey};
 
 /// Bad reads that are remembered one by one.
 const BAD_READS_MAX: usize = 1000;
 /// Those among them that are looked at closely, when they are told.
 const BAD_LOOKS_MAX: usize = 64;
 
-/// Array sectors, and the IV of the first where the target is encrypted.
-type Mapped = (ArrayKey, SectorRange, Option<Sector>);
+/// Where a target's range lies.
+#[derive(Debug, Default)]
+struct Mapped {
+    /// On which array, or on which mirrors of a raid10; empty: that is not known.
+    parts: SmallVec<[Part; 1]>,
+    /// The IV of the first sector, where the target is encrypted.
+    iv: Option<Sector>,
+}
 
 /// A sector that the guest read back wrong.
 #[derive(Clone, Debug)]
@@ -28,6 +37,7 @@ pub(crate) struct BadRead {
     pub(crate) head: String,
     pub(crate) digest: u32,
     pub(crate) key: Option<ArrayKey>,
+    /// As the guest numbers them, if the array is known.
     pub(crate) array_sector: Sector,
     /// What was seen when it was told, of some.
     pub(crate) look: Option<Box<BadLook>>,
@@ -166,8 +176,10 @@ impl Checker {
                 sector,
                 digests,
             } => {
-                if let Some((key, range, _)) = self.mapped(*target, *sector, digests.len() as u64) {
-                    self.surveyed(no, us, key, range, digests);
+                for part in self.mapped(*target, *sector, digests.len() as u64).parts {
+                    let of = |sector| digests.get(to_usize(part.offset(sector)?)).copied();
+                    let own: Vec<u32> = part.array.sectors().filter_map(of).collect();
+                    self.surveyed(no, us, part.key, part.array, &own);
                 }
             }
             Mark::Quiet { id, pending } => {
@@ -185,8 +197,12 @@ impl Checker {
         }
     }
 
-    /// The array sectors of a target's range, if they are known.
-    fn mapped(&self, target: u16, sector: Sector, count: u64) -> Option<Mapped> {
+    /// The array sectors of a target's range.
+    fn mapped(&self, target: u16, sector: Sector, count: u64) -> Mapped {
+        self.find_mapped(target, sector, count).unwrap_or_default()
+    }
+
+    fn find_mapped(&self, target: u16, sector: Sector, count: u64) -> Option<Mapped> {
         let target = self.guest.targets.get(&target)?;
         let (offset, iv) = target.mapping.place()?;
         let iv = match iv {
@@ -194,28 +210,39 @@ impl Checker {
             Some(first) => Some(first.checked_add(sector.0)?),
             None => None,
         };
-        let checked = || {
-            self.world
-                .md
-                .arrays()
-                .iter()
-                .filter(|array| array.refused.is_none() && array.active().next().is_some())
-        };
+        let arrays = self.world.md.arrays();
+        let mut checked: Vec<&Array> = arrays
+            .iter()
+            .filter(|array| array.refused.is_none() && array.active().next().is_some())
+            .collect();
+        checked.dedup_by_key(|array| array.key.uuid);
         // With several arrays, the target is the one of its size.
-        let array = match checked().count() {
-            1 => checked().next()?,
-            _ => {
-                let mut like =
-                    checked().filter(|array| offset == 0 && array.sectors == target.sectors);
-                let first = like.next()?;
-                if like.next().is_some() {
-                    return None;
-                }
-                first
-            }
+        if checked.len() > 1 {
+            checked.retain(|array| offset == 0 && array.whole_sectors() == target.sectors);
+        }
+        let [one] = checked[..] else {
+            return None;
         };
         let range = SectorRange::new(sector.checked_add(offset)?, count)?;
-        (range.end().0 <= array.sectors).then_some((array.key, range, iv))
+        if range.end().0 > one.whole_sectors() {
+            return None;
+        }
+        let mirrors = arrays
+            .iter()
+            .filter(|mirror| mirror.key.uuid == one.key.uuid);
+        let parts = mirrors.filter_map(|mirror| {
+            let on_mirror = mirror.stripe.map(|stripe| stripe.on_mirror(range));
+            let array = on_mirror.unwrap_or(range);
+            (!array.is_empty()).then_some(Part {
+                key: mirror.key,
+                array,
+                striped: mirror.stripe.map(|stripe| (stripe, range.start())),
+            })
+        });
+        Some(Mapped {
+            parts: parts.collect(),
+            iv,
+        })
     }
 
     fn intent_begins(&mut self, no: EventNo, us: u64, intent: &Intent) {
@@ -240,8 +267,8 @@ impl Checker {
         }
         let mapped = self.mapped(intent.target, intent.sector, u64::from(intent.count));
         let begun =
-            mapped.and_then(|(key, range, iv)| self.book.begin(no, us, intent, key, range, iv));
-        if begun.is_none() {
+            !mapped.parts.is_empty() && self.book.begin(no, us, intent, &mapped.parts, mapped.iv);
+        if !begun {
             self.coverage.intents_unmapped += 1;
         }
     }
@@ -267,20 +294,23 @@ impl Checker {
             }
             return;
         }
-        let Some(id) = self.book.end(no, us, intent, errno) else {
+        let Some(parts) = self.book.end(no, us, intent, errno) else {
             return;
         };
         if errno != 0 {
             return;
         }
-        if intent.flags.buffered {
-            if let Some(record) = self.book.record(id).cloned() {
-                self.pend(&record);
+        for id in parts {
+            if !intent.flags.buffered {
+                self.book.settle(id);
+                self.judge(no, id, Moment::Acknowledged);
             }
-        } else {
-            self.book.settle(id);
-            self.judge(no, id, Moment::Acknowledged);
-            if let Some(record) = self.book.record(id).cloned() {
+            let Some(record) = self.book.record(id).cloned() else {
+                continue;
+            };
+            if intent.flags.buffered {
+                self.pend(&record);
+            } else {
                 self.err_record_order(no, &record);
             }
         }
@@ -300,18 +330,18 @@ impl Checker {
             self.guest.bad_reads_more += 1;
             return;
         }
-        let mapped = self.mapped(target, sector, 1);
-        if let Some((key, range, _)) = mapped {
-            self.wrongs.prove_read(key, range.start());
+        let part = self.mapped(target, sector, 1).parts.first().copied();
+        if let Some(part) = part {
+            self.wrongs.prove_read(part.key, part.array.start());
         }
-        let key = mapped.map(|(key, ..)| key);
-        let array_sector = mapped.map_or(sector, |(_, range, _)| range.start());
+        let key = part.map(|part| part.key);
+        let own = part.map_or(sector, |part| part.array.start());
         let follows = self.guest.bad_reads.last().is_some_and(|before| {
             before.target == target && before.sector.0.checked_add(1) == Some(sector.0)
         });
         let look = (!follows && self.guest.bad_reads_looked < BAD_LOOKS_MAX).then(|| {
             self.guest.bad_reads_looked += 1;
-            Box::new(self.look_at_bad_read(self.guest.boot_began, no, key, array_sector, digest))
+            Box::new(self.look_at_bad_read(self.guest.boot_began, no, key, own, digest))
         });
         self.guest.bad_reads.push(BadRead {
             at: no,
@@ -321,7 +351,7 @@ impl Checker {
             head: head.to_owned(),
             digest,
             key,
-            array_sector,
+            array_sector: key.map_or(own, |key| self.world.md.on_whole(key, own)),
             look,
         });
     }

@@ -337,10 +337,15 @@ impl Checker {
                     start: range.start().0,
                     count: range.count(),
                 });
-                let array = of.and_then(|(_, member)| array_range(member, range));
-                finding.array.extend(array.map(|array| Range {
-                    start: array.start().0,
-                    count: array.count(),
+                let parts = of.and_then(|(array, member)| {
+                    let own = array_range(member, range)?;
+                    Some(array.on_whole(own))
+                });
+                let left = RANGES_MAX.saturating_sub(finding.array.len());
+                let parts = parts.into_iter().flatten().take(left);
+                finding.array.extend(parts.map(|part| Range {
+                    start: part.start().0,
+                    count: part.count(),
                 }));
             }
             // What an honest disk would hold there came with the request that the rule hit.

@@ -11,80 +11,18 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use super::past::{PastVersion, PastVersions, past_version};
+use super::record::{IntentNo, Meant, Part, Record};
 use crate::block::{SECTOR_BYTES, Sector, SectorRange, to_usize};
 use crate::crypt::{Crypt, Key};
 use crate::event::EventNo;
 use crate::mark::{Intent, IntentKind};
 use crate::md::ArrayKey;
 use crate::shadow::{Table, ZERO_DIGEST};
-use crate::stamp::Stamp;
 
 /// The longest stamped write that is believed, in sectors: 16 times what the agent makes.
 const WRITE_MAX: u32 = 1 << 15;
 /// The longest other intent that is believed, in sectors.
 const OTHER_MAX: u32 = 1 << 21;
-
-/// An intent by its place in the book.
-pub(crate) type IntentNo = u32;
-
-/// An intent.
-#[derive(Clone, Debug)]
-pub(crate) struct Record {
-    pub(crate) no: IntentNo,
-    pub(crate) intent: Intent,
-    pub(crate) key: ArrayKey,
-    /// Array sectors.
-    pub(crate) array: SectorRange,
-    pub(crate) begin: EventNo,
-    pub(crate) begin_us: u64,
-    /// Its end, or the end of its boot; 0: open.
-    pub(crate) end: EventNo,
-    pub(crate) end_us: u64,
-    /// Whether it ended well.
-    pub(crate) ok: bool,
-    digests: Box<[u32]>,
-    /// The IV of its first sector, where its target is encrypted.
-    iv: Option<Sector>,
-    cells: u32,
-}
-
-/// A content that a write means for an array sector: a stamp, and the IV that it is encrypted with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Meant {
-    pub(crate) stamp: Stamp,
-    pub(crate) iv: Option<Sector>,
-}
-
-impl Record {
-    /// The digest that the write meant for an array sector; `None` if the content is not known.
-    pub(crate) fn digest(&self, sector: Sector) -> Option<u32> {
-        let at = sector.0.checked_sub(self.array.start().0)?;
-        self.digests.get(usize::try_from(at).ok()?).copied()
-    }
-
-    /// What it means for an array sector.
-    pub(crate) fn meant(&self, run: u64, sector: Sector) -> Option<Meant> {
-        self.digest(sector)?;
-        Some(self.meant_at(run, sector.0 - self.array.start().0))
-    }
-
-    fn meant_at(&self, run: u64, at: u64) -> Meant {
-        Meant {
-            stamp: Stamp {
-                run,
-                target: self.intent.target,
-                sector: Sector(self.intent.sector.0 + at),
-                writer: self.intent.writer,
-                sequence: self.intent.sequence,
-            },
-            iv: self.iv.and_then(|iv| iv.checked_add(at)),
-        }
-    }
-
-    fn ended(&self) -> bool {
-        self.end > EventNo(0)
-    }
-}
 
 /// A stamp that was superseded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +72,8 @@ pub(crate) enum Held {
 }
 
 type OpenKey = (u16, u64, IntentKind, u16);
+/// What a request is in the book: one intent, or one for each mirror of a raid10 that it touches.
+type Parts = SmallVec<[IntentNo; 1]>;
 
 /// All intents that matter still.
 #[derive(Debug, Default)]
@@ -142,7 +82,7 @@ pub(crate) struct Book {
     crypt: Option<Crypt>,
     next: IntentNo,
     records: BTreeMap<IntentNo, Record>,
-    open: BTreeMap<OpenKey, IntentNo>,
+    open: BTreeMap<OpenKey, Parts>,
     cells: BTreeMap<ArrayKey, Table<Cell>>,
     /// Buffered writes that ended well and wait for a flush.
     unsettled: Vec<IntentNo>,
@@ -201,30 +141,47 @@ impl Book {
             .flat_map(|(key, table)| table.iter().map(|(sector, cell)| (*key, sector, cell)))
     }
 
-    /// A request begins at these array sectors, of which the first has the IV `iv` if its target is encrypted. `None`: it is too long to be believed.
+    /// A request begins, with these parts, of which the request's first sector has the IV `iv` if its target is encrypted. Tells whether it is short
+    /// enough to be believed.
     pub(crate) fn begin(
         &mut self,
         no: EventNo,
         time_us: u64,
         intent: &Intent,
-        key: ArrayKey,
-        array: SectorRange,
+        parts: &[Part],
         iv: Option<Sector>,
-    ) -> Option<IntentNo> {
+    ) -> bool {
         let most = match intent.kind {
             IntentKind::Write => WRITE_MAX,
             IntentKind::Discard | IntentKind::Unstamped | IntentKind::Flush => OTHER_MAX,
         };
         if intent.count > most {
-            return None;
+            return false;
         }
+        let begun = parts
+            .iter()
+            .map(|part| self.begin_part(no, time_us, intent, part, iv))
+            .collect();
+        self.open.insert(open_key(intent), begun);
+        true
+    }
+
+    fn begin_part(
+        &mut self,
+        no: EventNo,
+        time_us: u64,
+        intent: &Intent,
+        part: &Part,
+        iv: Option<Sector>,
+    ) -> IntentNo {
         let id = self.next;
         self.next += 1;
         let mut record = Record {
             no: id,
             intent: *intent,
-            key,
-            array,
+            key: part.key,
+            array: part.array,
+            striped: part.striped,
             begin: no,
             begin_us: time_us,
             end: EventNo(0),
@@ -232,15 +189,18 @@ impl Book {
             ok: false,
             digests: Box::default(),
             iv,
-            cells: intent.count,
+            cells: u32::try_from(part.array.count()).expect("not more than the request has"),
         };
         if intent.kind == IntentKind::Write {
-            record.digests = (0..u64::from(intent.count))
+            record.digests = part
+                .array
+                .sectors()
+                .filter_map(|sector| record.offset(sector))
                 .map(|at| crc32fast::hash(&self.bytes(&record.meant_at(self.run, at))))
                 .collect();
         }
-        let table = self.cells.entry(key).or_default();
-        for sector in array.sectors() {
+        let table = self.cells.entry(part.key).or_default();
+        for sector in part.array.sectors() {
             let cell = table.slot(sector).get_or_insert_with(|| Cell {
                 candidates: SmallVec::new(),
                 base: true,
@@ -253,27 +213,30 @@ impl Book {
             cell.judged = 0;
         }
         self.records.insert(id, record);
-        self.open.insert(open_key(intent), id);
-        Some(id)
+        id
     }
 
-    /// A request ended. Superseding is [`Book::settle`]'s.
+    /// A request ended: its parts. Superseding is [`Book::settle`]'s.
     pub(crate) fn end(
         &mut self,
         no: EventNo,
         time_us: u64,
         intent: &Intent,
         errno: u16,
-    ) -> Option<IntentNo> {
-        let id = self.open.remove(&open_key(intent))?;
-        let record = self.records.get_mut(&id)?;
-        record.end = no;
-        record.end_us = time_us;
-        record.ok = errno == 0;
-        if record.ok && record.intent.flags.buffered {
-            self.unsettled.push(id);
+    ) -> Option<Parts> {
+        let parts = self.open.remove(&open_key(intent))?;
+        for id in &parts {
+            let Some(record) = self.records.get_mut(id) else {
+                continue;
+            };
+            record.end = no;
+            record.end_us = time_us;
+            record.ok = errno == 0;
+            if record.ok && record.intent.flags.buffered {
+                self.unsettled.push(*id);
+            }
         }
-        Some(id)
+        Some(parts)
     }
 
     /// The request's content is now sure: what ended before it began is no longer acceptable.
@@ -457,7 +420,7 @@ impl Book {
 
     /// The guest is gone: what is open ends here without success, and buffered writes that no flush covered may be lost.
     pub(crate) fn guest_gone(&mut self, no: EventNo) {
-        for id in std::mem::take(&mut self.open).into_values() {
+        for id in std::mem::take(&mut self.open).into_values().flatten() {
             if let Some(record) = self.records.get_mut(&id) {
                 record.end = no;
                 record.ok = false;
@@ -541,11 +504,13 @@ impl Book {
 
     /// Whether the only request in the guest is one that says so, and these sectors are its own.
     pub(crate) fn alone(&self, key: ArrayKey, range: SectorRange) -> bool {
-        let mut open = self.open.values().filter_map(|id| self.records.get(id));
+        let mut open = self.open.values();
         let (Some(only), None) = (open.next(), open.next()) else {
             return false;
         };
-        only.intent.flags.alone && only.key == key && only.array.covers(range)
+        only.iter()
+            .filter_map(|id| self.records.get(id))
+            .any(|part| part.intent.flags.alone && part.key == key && part.array.covers(range))
     }
 
     /// When an open flush began.
@@ -569,7 +534,7 @@ impl Book {
 
     /// The byte of a buffer where an array sector of an intent lies.
     pub(crate) fn buffer_offset(record: &Record, sector: Sector) -> Option<usize> {
-        Some(to_usize(sector.0.checked_sub(record.array.start().0)?) * crate::block::SECTOR_BYTES)
+        Some(to_usize(record.offset(sector)?) * crate::block::SECTOR_BYTES)
     }
 }
 

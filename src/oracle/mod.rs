@@ -34,6 +34,7 @@ mod moments;
 mod nature;
 mod past;
 mod promise;
+mod record;
 mod rounds;
 mod same_data;
 mod same_pages;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::intents::Record;
+use super::record::Record;
 use crate::block::Sector;
 use crate::event::EventNo;
 

@@ -31,7 +31,7 @@ impl Checker {
             "{} on leg {}, array {}+{} ({}), proven by {}",
             wrong.kind.name(),
             self.world.header.leg_name(wrong.leg),
-            wrong.array.start().0,
+            self.world.md.on_whole(wrong.key, wrong.array.start()).0,
             wrong.array.count(),
             wrong.check.name(),
             wrong.at

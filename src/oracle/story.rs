@@ -2,7 +2,7 @@
 
 use super::checker::{Checker, Wanted};
 use super::guest::BadLook;
-use super::intents::{Meant, Record};
+use super::record::{Meant, Record};
 use super::world::{leg_range, leg_sector};
 use super::wrong::{Detail, Held};
 use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status};
@@ -171,7 +171,10 @@ impl Checker {
             };
             let told = format!(
                 "writer {} #{} (array {}, begun {}{end}): leg {name} {what}",
-                record.intent.writer, record.intent.sequence, record.array, record.begin
+                record.intent.writer,
+                record.intent.sequence,
+                record.on_whole(),
+                record.begin
             );
             let instead = (kind == Wrongness::Absent)
                 .then(|| self.read_instead(leg, key, sector, record))
@@ -368,10 +371,11 @@ impl Checker {
         let digest = version.digest?;
         let run = self.world.header.run;
         let cell = self.book.cell(key, sector)?;
+        let shown = self.world.md.on_whole(key, sector);
         for id in &cell.candidates {
             let record = self.book.record(*id)?;
             if record.digest(sector) == Some(digest) {
-                return Some((record.meant(run, sector)?, sector));
+                return Some((record.meant(run, sector)?, shown));
             }
         }
         let like = expected?;
@@ -382,11 +386,13 @@ impl Checker {
                     sequence: old.sequence,
                     ..like.stamp
                 };
-                return Some((Meant { stamp, ..like }, sector));
+                return Some((Meant { stamp, ..like }, shown));
             }
         }
         let (id, at) = self.book.whose(digest)?;
-        Some((self.book.record(id)?.meant(run, at)?, at))
+        let record = self.book.record(id)?;
+        let shown = self.world.md.on_whole(record.key, at);
+        Some((record.meant(run, at)?, shown))
     }
 
     pub(super) fn tell_intents(&self, key: ArrayKey, sector: Sector, story: &mut Vec<StoryLine>) {
@@ -408,7 +414,10 @@ impl Checker {
             story.push(guest(
                 record.begin,
                 record.begin_us,
-                format!("writer {writer} #{sequence} begins: array {}", record.array),
+                format!(
+                    "writer {writer} #{sequence} begins: array {}",
+                    record.on_whole()
+                ),
             ));
             if record.end > EventNo(0) {
                 let how = if record.ok {

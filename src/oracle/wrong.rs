@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::intents::Meant;
+use super::record::Meant;
 use crate::block::{LegId, Sector, SectorRange};
 use crate::event::EventNo;
 use crate::finding::{Check, Confidence, StoryLine, Wrongness};
@@ -76,7 +76,7 @@ pub(crate) struct Held {
     pub(crate) sector: Sector,
     pub(crate) good: bool,
     pub(crate) versions: Vec<Version>,
-    /// What the current content was meant to be, and for which array sector.
+    /// What the current content was meant to be, and for which array sector, as the guest numbers it.
     pub(crate) stamp: Option<(Meant, Sector)>,
 }
 

@@ -65,6 +65,7 @@
     ("stack-linear", include_str!("../../vm/scenarios/stack-linear.toml")),
     ("stack-lvm", include_str!("../../vm/scenarios/stack-lvm.toml")),
     ("stack-raid10", include_str!("../../vm/scenarios/stack-raid10.toml")),
+    ("stack-raid10-four", include_str!("../../vm/scenarios/stack-raid10-four.toml")),
     ("stack-xfs", include_str!("../../vm/scenarios/stack-xfs.toml")),
     ("stop-assemble", include_str!("../../vm/scenarios/stop-assemble.toml")),
     ("swap", include_str!("../../vm/scenarios/swap.toml")),

@@ -56,6 +56,8 @@ pub struct History {
     pub checkpoint: u64,
     /// Bad blocks on record, in a leg's own sectors.
     pub bad: BTreeMap<u8, Vec<(u64, u64)>>,
+    /// Whether it is a raid10 in its near-2 layout, with these chunks.
+    pub raid10_chunk: Option<u64>,
     /// By leg: features of its superblock beside those that follow from the rest, and a role other than its number.
     pub features: BTreeMap<u8, u32>,
     pub roles: BTreeMap<u8, u16>,
@@ -151,6 +153,19 @@ impl History {
         let mut history = History::bare(legs);
         history.write_mostly = write_mostly;
         history.bitmap = write_mostly.is_some();
+        history.started()
+    }
+
+    /// Four legs with a raid10 in sync, and a bitmap.
+    pub fn raid10(chunk: u64) -> History {
+        let mut history = History::bare(4);
+        history.raid10_chunk = Some(chunk);
+        history.bitmap = true;
+        history.started()
+    }
+
+    fn started(self) -> History {
+        let mut history = self;
         history.running = true;
         history.push(What::Boot { boot: 1 });
         history.superblocks(true);
@@ -164,10 +179,40 @@ impl History {
         history.mark(Mark::Target(Target {
             target: 1,
             device: "/dev/md0".into(),
-            sectors: ARRAY_SECTORS,
+            sectors: history.sectors(),
             mapping: Mapping::Identity,
         }));
         history
+    }
+
+    /// The array's size as the guest sees it.
+    fn sectors(&self) -> u64 {
+        match self.raid10_chunk {
+            Some(_) => ARRAY_SECTORS * u64::from(self.legs()) / 2,
+            None => ARRAY_SECTORS,
+        }
+    }
+
+    /// The array sector that a leg's sector (from the data offset on) is.
+    pub fn on_array(&self, leg: u8, sector: u64) -> u64 {
+        let Some(chunk) = self.raid10_chunk else {
+            return sector;
+        };
+        let mirrors = u64::from(self.legs() / 2);
+        let row = sector / chunk;
+        (row * mirrors + u64::from(leg / 2)) * chunk + sector % chunk
+    }
+
+    /// The legs and the sector on them (from the data offset on) that an array sector is.
+    pub fn on_legs(&self, sector: u64) -> (Vec<u8>, u64) {
+        let legs: Vec<u8> = (0..self.legs()).collect();
+        for mirror in legs.chunks(if self.raid10_chunk.is_some() { 2 } else { 8 }) {
+            let found = (0..ARRAY_SECTORS).find(|at| self.on_array(mirror[0], *at) == sector);
+            if let Some(at) = found {
+                return (mirror.to_vec(), at);
+            }
+        }
+        panic!("array sector {sector} is on no leg");
     }
 
     /// As [`History::new`], with a bitmap.
@@ -215,6 +260,7 @@ impl History {
             recovered: 0,
             checkpoint: 0,
             bad: BTreeMap::new(),
+            raid10_chunk: None,
             features: BTreeMap::new(),
             roles: BTreeMap::new(),
             running: false,
@@ -285,7 +331,7 @@ impl History {
             && matches!(operation, Operation::Write | Operation::Discard)
             && start >= data_offset(leg)
         {
-            self.before_data(start - data_offset(leg), count);
+            self.before_data(leg, start - data_offset(leg), count);
         }
         self.numbers[usize::from(leg)] += 1;
         let request = RequestId {
@@ -397,13 +443,13 @@ impl History {
     }
 
     /// What md does before data goes out: the dirty mark, and the bits.
-    fn before_data(&mut self, sector: u64, count: u64) {
+    fn before_data(&mut self, leg: u8, sector: u64, count: u64) {
         if !self.dirty {
             self.superblocks(false);
         }
         let mut bits = self.bits;
-        for chunk in sector / CHUNK_SECTORS..(sector + count).div_ceil(CHUNK_SECTORS) {
-            bits |= 1 << chunk;
+        for at in sector..sector + count {
+            bits |= 1 << (self.on_array(leg, at) / CHUNK_SECTORS);
         }
         if self.bitmap && bits != self.bits {
             self.set_bits(bits);
@@ -431,7 +477,7 @@ impl History {
         bitmap[4] = 4;
         bitmap[8..24].copy_from_slice(&[7; 16]);
         bitmap[24..32].copy_from_slice(&self.md_events.to_le_bytes());
-        bitmap[40..48].copy_from_slice(&ARRAY_SECTORS.to_le_bytes());
+        bitmap[40..48].copy_from_slice(&self.sectors().to_le_bytes());
         bitmap[52..56]
             .copy_from_slice(&(u32::try_from(CHUNK_SECTORS).unwrap() * 512).to_le_bytes());
         bitmap[56] = 5;
@@ -497,7 +543,14 @@ impl History {
         put(64, &[ctime]);
         put(152, &recovered.unwrap_or(0).to_le_bytes());
         put(16, &[7; 16]);
-        put(72, &1u32.to_le_bytes());
+        let (level, layout) = match self.raid10_chunk {
+            Some(_) => (10u32, 0x102u32),
+            None => (1, 0),
+        };
+        put(72, &level.to_le_bytes());
+        put(76, &layout.to_le_bytes());
+        let chunk = u32::try_from(self.raid10_chunk.unwrap_or(0)).unwrap();
+        put(88, &chunk.to_le_bytes());
         put(80, &ARRAY_SECTORS.to_le_bytes());
         put(92, &u32::from(self.legs()).to_le_bytes());
         put(96, &8u32.to_le_bytes());

@@ -13,6 +13,7 @@ mod promises;
 mod promises_errors;
 mod promises_record;
 mod promises_resync;
+mod raid10;
 mod random_md;
 mod so_far;
 mod stacks;

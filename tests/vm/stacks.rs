@@ -9,7 +9,7 @@ use super::harness::{Ran, full, run};
 const KERNEL: &str = "pinned:6.12";
 
 /// Scenarios for every change.
-const SAMPLE: &[&str] = &["stack-dm-mirror", "stack-linear"];
+const SAMPLE: &[&str] = &["stack-dm-mirror", "stack-linear", "stack-raid10-four"];
 /// Scenarios whose stamps are compared on the wire.
 const MAPPED: &[&str] = &[
     "stack-bcache-backing",
@@ -21,6 +21,7 @@ const MAPPED: &[&str] = &[
     "stack-linear",
     "stack-lvm",
     "stack-raid10",
+    "stack-raid10-four",
 ];
 /// Scenarios whose legs are compared with each other alone.
 const UNMAPPED: &[&str] = &[
@@ -38,6 +39,7 @@ const PLANTED: &[&str] = &[
     "stack-linear",
     "stack-lvm",
     "stack-raid10",
+    "stack-raid10-four",
 ];
 
 fn path(name: &str) -> PathBuf {
@@ -71,8 +73,8 @@ fn is_clean(ran: &Ran) {
     assert!(number(coverage, "twins_compared") > 0);
     assert!(number(coverage, "read_back_good") > 0);
     assert_eq!(number(coverage, "read_back_bad"), 0);
-    let active = coverage["legs"].as_array().unwrap().iter();
-    assert_eq!(active.filter(|leg| leg["active"] == true).count(), 2);
+    let legs = coverage["legs"].as_array().unwrap();
+    assert!(legs.len() >= 2 && legs.iter().all(|leg| leg["active"] == true));
 }
 
 #[test]

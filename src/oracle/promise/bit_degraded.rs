@@ -32,8 +32,7 @@ impl Checker {
         chunk: u64,
         sectors: SectorRange,
     ) {
-        let degraded = array.active().count() < crate::block::to_usize(array.raid_disks.into());
-        if !degraded || !self.one_gone(array) {
+        if !array.degraded || !self.one_gone(array) {
             return;
         }
         self.count(Check::BitDegraded, 1);

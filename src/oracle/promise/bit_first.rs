@@ -7,7 +7,7 @@
 //! Does not cover: the order of the two under concurrency: stock kernels let a second writer pass while the page is in flight (K1). Legs that are being recovered,
 //! stale bitmaps. A sweep of md's daemon within the time hides a page that was never meant to be sent (`daemon_sleep` is 5 s).
 
-use crate::block::{LegId, RequestId, Sector, SectorRange};
+use crate::block::{LegId, RequestId, SectorRange};
 use crate::event::EventNo;
 use crate::finding::{Check, Wrongness};
 use crate::md::{Array, ArrayKey};
@@ -47,7 +47,7 @@ impl Checker {
             let durable = self.world.shadow(member.leg).durable_before();
             let mut strict: Option<u64> = None;
             let mut late: Option<u64> = None;
-            for chunk in sent.chunks(on_array) {
+            for chunk in array.chunks(sent, on_array) {
                 let flushed = !wire.caches()
                     || wire.flush_failed > EventNo(0)
                     || wire.set_at.get(&chunk).is_none_or(|set| *set < durable);
@@ -188,10 +188,8 @@ impl Checker {
             return;
         }
         for (chunk, _) in changes.into_iter().filter(|(_, set)| !set) {
-            let sectors = copy
-                .sectors(chunk)
-                .intersection(SectorRange::new(Sector(0), array.sectors).unwrap_or_default());
-            if let Some(sectors) = sectors {
+            let sectors = array.of_chunk(&copy, chunk);
+            if !sectors.is_empty() {
                 self.bit_clear_eq(no, id, &array, chunk, sectors);
                 self.bit_degraded(no, id, &array, chunk, sectors);
             }

@@ -172,32 +172,39 @@ impl Classes {
 mod tests {
     use super::*;
 
+    fn key(uuid: u8) -> ArrayKey {
+        ArrayKey {
+            uuid: [uuid; 16],
+            mirror: 0,
+        }
+    }
+
     #[test]
     fn a_write_from_the_middle_of_what_was_read_is_known() {
         let mut classes = Classes::default();
         let segments = [(0x10_000, 4096), (0x50_000, 8192)].map(|(gpa, len)| Segment { gpa, len });
-        classes.remember(EventNo(3), LegId(1), &segments, [7; 16], Sector(100));
-        let ask = |gpa, sector| classes.read_into(gpa, [7; 16], Sector(sector));
+        classes.remember(EventNo(3), LegId(1), &segments, key(7), Sector(100));
+        let ask = |gpa, sector| classes.read_into(gpa, key(7), Sector(sector));
         assert_eq!(ask(0x10_000, 100), Some((LegId(1), EventNo(3))));
         assert_eq!(ask(0x10_200, 101), Some((LegId(1), EventNo(3))));
         assert_eq!(ask(0x50_000, 108), Some((LegId(1), EventNo(3))));
         assert_eq!(ask(0x51_000, 116), Some((LegId(1), EventNo(3))));
         assert_eq!(ask(0x51_000, 117), None);
         assert_eq!(ask(0x52_000, 124), None);
-        assert_eq!(classes.read_into(0x10_000, [8; 16], Sector(100)), None);
+        assert_eq!(classes.read_into(0x10_000, key(8), Sector(100)), None);
     }
 
     #[test]
     fn memory_that_is_read_into_again_is_the_new_reads() {
         let mut classes = Classes::default();
         let at = |gpa| [Segment { gpa, len: 8192 }];
-        classes.remember(EventNo(3), LegId(0), &at(0x11_000), [7; 16], Sector(0));
-        classes.remember(EventNo(5), LegId(1), &at(0x10_000), [7; 16], Sector(50));
+        classes.remember(EventNo(3), LegId(0), &at(0x11_000), key(7), Sector(0));
+        classes.remember(EventNo(5), LegId(1), &at(0x10_000), key(7), Sector(50));
         assert_eq!(
-            classes.read_into(0x11_000, [7; 16], Sector(58)),
+            classes.read_into(0x11_000, key(7), Sector(58)),
             Some((LegId(1), EventNo(5)))
         );
-        assert_eq!(classes.read_into(0x11_000, [7; 16], Sector(0)), None);
+        assert_eq!(classes.read_into(0x11_000, key(7), Sector(0)), None);
     }
 
     #[test]
@@ -208,24 +215,24 @@ mod tests {
             EventNo(3),
             LegId(0),
             &at(0x10_000, 0x6000),
-            [7; 16],
+            key(7),
             Sector(800),
         );
         classes.remember(
             EventNo(3),
             LegId(0),
             &at(0x10_000, 0x1000),
-            [7; 16],
+            key(7),
             Sector(2000),
         );
         classes.remember(
             EventNo(3),
             LegId(1),
             &at(0x13_000, 0x1000),
-            [7; 16],
+            key(7),
             Sector(3000),
         );
-        let ask = |gpa, sector| classes.read_into(gpa, [7; 16], Sector(sector));
+        let ask = |gpa, sector| classes.read_into(gpa, key(7), Sector(sector));
         assert_eq!(ask(0x10_000, 800), None);
         assert_eq!(ask(0x10_000, 2000), Some((LegId(0), EventNo(3))));
         assert_eq!(ask(0x11_000, 808), Some((LegId(0), EventNo(3))));
@@ -236,8 +243,8 @@ mod tests {
         assert_eq!(ask(0x15_e00, 847), Some((LegId(0), EventNo(3))));
         assert_eq!(ask(0x16_000, 848), None);
         let write = [(0x90_000, 512), (0x11_200, 4096)].map(|(gpa, len)| Segment { gpa, len });
-        assert!(classes.any_read_into(&write, [7; 16], Sector(808)));
-        assert!(!classes.any_read_into(&write, [7; 16], Sector(809)));
+        assert!(classes.any_read_into(&write, key(7), Sector(808)));
+        assert!(!classes.any_read_into(&write, key(7), Sector(809)));
     }
 
     #[test]
@@ -248,11 +255,11 @@ mod tests {
             len: 4096,
         }];
         for sector in 0..=PAGES_MAX as u64 {
-            classes.remember(EventNo(3), LegId(0), &buffer, [7; 16], Sector(sector));
+            classes.remember(EventNo(3), LegId(0), &buffer, key(7), Sector(sector));
         }
         let last = PAGES_MAX as u64;
         assert_eq!(
-            classes.read_into(0x10_000, [7; 16], Sector(last)),
+            classes.read_into(0x10_000, key(7), Sector(last)),
             Some((LegId(0), EventNo(3)))
         );
         assert!(classes.in_order.len() <= PAGES_MAX);

@@ -100,7 +100,7 @@ impl Checker {
         self.promises.late_bits.iter().any(|late| {
             let copy = self.promises.leg(late.leg).bitmap();
             array.member(late.leg).is_some()
-                && copy.is_some_and(|copy| copy.chunks(run).contains(&late.chunk))
+                && copy.is_some_and(|copy| array.chunks(copy, run).any(|chunk| chunk == late.chunk))
         })
     }
 
@@ -116,13 +116,13 @@ impl Checker {
             let (Some(held), Some(sent)) = (wire.bitmap(), wire.sent_bitmap()) else {
                 continue;
             };
-            for chunk in held.chunks(one) {
-                end = end.max(held.sectors(chunk).end().0);
+            for chunk in array.chunks(held, one) {
+                end = end.max(array.of_chunk(held, chunk).end().0);
                 if !held.is_set(chunk) && !sent.is_set(chunk) {
                     return false;
                 }
             }
         }
-        freshest.is_none_or(|superblock| superblock.resync_offset <= end)
+        freshest.is_none_or(|superblock| array.below(superblock.resync_offset) <= end)
     }
 }

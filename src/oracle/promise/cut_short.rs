@@ -84,14 +84,14 @@ impl Checker {
             let dirty = wire
                 .superblock
                 .as_ref()
-                .is_some_and(|own| own.resync_offset <= sector.0);
+                .is_some_and(|own| array.below(own.resync_offset) <= sector.0);
             let has_bitmap = wire
                 .superblock
                 .as_ref()
                 .is_some_and(|own| own.bitmap.is_some());
             let marked = wire
                 .bitmap()
-                .is_some_and(|held| held.chunks(one).all(|chunk| held.is_set(chunk)));
+                .is_some_and(|held| array.chunks(held, one).all(|chunk| held.is_set(chunk)));
             dirty && (marked || !has_bitmap)
         })
     }

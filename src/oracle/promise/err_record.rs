@@ -15,8 +15,8 @@ use crate::event::EventNo;
 use crate::finding::{Check, Wrongness};
 use crate::md::{Array, ArrayKey, Member};
 use crate::oracle::checker::Checker;
-use crate::oracle::intents::Record;
 use crate::oracle::known::When;
+use crate::oracle::record::Record;
 use crate::oracle::world::{array_range, leg_range};
 use crate::shadow::RangeSet;
 

@@ -30,7 +30,6 @@ impl Checker {
         if wire.kernel <= self.guest.boot_began || wire.read_since || old.uuid != new.uuid {
             return;
         }
-        let degraded = array.active().count() < crate::block::to_usize(array.raid_disks.into());
         let same = || {
             let mut page = payload.to_vec();
             page.resize(4096, 0);
@@ -44,7 +43,7 @@ impl Checker {
         } else {
             new.events + 1 == old.events
                 && new.resync_offset == IN_SYNC
-                && !degraded
+                && !array.degraded
                 && wire.step == 1
         };
         let note = format!("events went from {} to {}", old.events, new.events);

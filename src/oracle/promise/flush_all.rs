@@ -12,6 +12,7 @@ use crate::block::LegId;
 use crate::event::EventNo;
 use crate::finding::Check;
 use crate::mark::Intent;
+use crate::md::{Array, ArrayKey};
 use crate::oracle::checker::Checker;
 
 impl Checker {
@@ -22,25 +23,23 @@ impl Checker {
             .get(&intent.target)
             .filter(|target| target.mapping.at_start())
             .map(|target| target.sectors);
-        let mut arrays = self
-            .world
-            .md
-            .arrays()
+        let mut arrays: Vec<Array> = self.world.md.arrays().to_vec();
+        arrays.retain(|array| Some(array.whole_sectors()) == whole);
+        // One array, or all mirrors of one raid10.
+        let one = arrays.first().map(|array| array.key.uuid);
+        if arrays
             .iter()
-            .filter(|array| Some(array.sectors) == whole);
-        let (Some(array), None) = (arrays.next().cloned(), arrays.next()) else {
-            return;
-        };
-        if array.refused.is_some() {
+            .any(|array| Some(array.key.uuid) != one || array.refused.is_some())
+        {
             return;
         }
-        let legs: Vec<LegId> = array
-            .members
+        let legs: Vec<(LegId, ArrayKey)> = arrays
             .iter()
-            .filter(|member| member.slot.is_some())
-            .map(|member| member.leg)
+            .flat_map(|array| array.members.iter().map(|member| (member, array.key)))
+            .filter(|(member, _)| member.slot.is_some())
+            .map(|(member, key)| (member.leg, key))
             .collect();
-        for leg in legs {
+        for (leg, key) in legs {
             let wire = self.promises.leg(leg);
             if !wire.caches() || !wire.errors.is_empty() {
                 continue;
@@ -55,7 +54,7 @@ impl Checker {
                 self.promises.doubts.missed.push(Missed {
                     at: no,
                     leg,
-                    key: array.key,
+                    key,
                     note,
                 });
             }

@@ -325,7 +325,7 @@ impl Checker {
         else {
             return;
         };
-        if array.key != new.uuid || !member.active {
+        if array.key.uuid != new.uuid || !member.active {
             return;
         }
         self.events_step(no, id.leg, &array, &new, payload);

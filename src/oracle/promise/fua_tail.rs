@@ -11,7 +11,7 @@ use crate::event::EventNo;
 use crate::finding::{Check, Wrongness};
 use crate::md::{Array, Member};
 use crate::oracle::checker::Checker;
-use crate::oracle::intents::Record;
+use crate::oracle::record::Record;
 use crate::oracle::world::{leg_range, leg_sector};
 use crate::shadow::State;
 

@@ -5,7 +5,8 @@
 //! and ended before the commit block arrived (`md.c:md_flush_request`).
 //!
 //! Does not cover: file systems other than ext4, mounts without barriers or with asynchronous commits (so it is suspect), the first block of a journal,
-//! legs that returned an error. Since 6.12 a PREFLUSH does not order the data behind it: K3.
+//! blocks before at the end of another chunk of a raid10, legs that returned an
+//! error. Since 6.12 a PREFLUSH does not order the data behind it: K3.
 
 use crate::block::{RequestId, Sector, SectorRange, is_commit_block};
 use crate::event::EventNo;
@@ -43,6 +44,11 @@ impl Checker {
             return;
         }
         let before = Sector(on_array.start().0 - 1);
+        // Where a chunk of a raid10 begins, the block before is on another mirror.
+        let on_whole = |sector| self.world.md.on_whole(array.key, sector).0;
+        if on_whole(before) + 1 != on_whole(on_array.start()) {
+            return;
+        }
         let mut ended = EventNo(0);
         for other in array.active().filter(|other| !array.may_lag(other)) {
             let Some(at) = leg_sector(other, before) else {

@@ -50,6 +50,8 @@ impl Checker {
         let Some(array) = self.promised(leg).map(|(array, _)| array.clone()) else {
             return;
         };
+        // It counts the sectors of the whole (`raid10.c:raid10_sync_request`).
+        let offset = array.below(offset);
         if offset == 0 || offset >= array.sectors || !self.promises.resync_due.contains(&array.key)
         {
             return;

@@ -43,13 +43,16 @@ impl Checker {
             .iter()
             .filter_map(|name| self.world.header.leg_named(name))
             .collect();
-        let array = legs
-            .iter()
-            .find_map(|leg| self.promised(*leg))
-            .map(|(array, _)| array.clone());
-        let Some(array) = array else {
+        let one = legs.iter().find_map(|leg| self.promised(*leg));
+        let Some(uuid) = one.map(|(array, _)| array.key.uuid) else {
             return;
         };
+        // Of a raid10, all its mirrors.
+        let arrays = self.world.md.arrays().iter();
+        let arrays: Vec<Array> = arrays
+            .filter(|array| array.key.uuid == uuid)
+            .cloned()
+            .collect();
         match (admin.action, admin.phase) {
             (AdminAction::Fail, AdminPhase::End { ok: true, .. }) => {
                 for leg in legs {
@@ -57,13 +60,20 @@ impl Checker {
                 }
             }
             (AdminAction::Check | AdminAction::Repair, AdminPhase::Begin) => {
-                self.scrub_begins(&array, admin.action);
+                for array in &arrays {
+                    self.scrub_begins(array, admin.action);
+                }
             }
             (AdminAction::Check | AdminAction::Repair, AdminPhase::End { ok, mismatches }) => {
-                if let Some(scrub) = self.promises.scrubs.remove(&array.key)
-                    && ok
-                {
-                    self.scrub_ends(no, &array, &scrub, mismatches);
+                let ended: Vec<(Array, Scrub)> = arrays
+                    .into_iter()
+                    .filter_map(|array| {
+                        let scrub = self.promises.scrubs.remove(&array.key)?;
+                        Some((array, scrub))
+                    })
+                    .collect();
+                if ok {
+                    self.scrub_ends(no, &ended, mismatches);
                 }
             }
             (
@@ -136,36 +146,58 @@ impl Checker {
         }
     }
 
-    fn scrub_ends(&mut self, no: EventNo, array: &Array, scrub: &Scrub, mismatches: Option<u64>) {
-        if !scrub.alone || array.active().count() < 2 {
-            return;
+    /// A check or repair ended well; of a raid10, on each of its mirrors.
+    fn scrub_ends(&mut self, no: EventNo, ended: &[(Array, Scrub)], mismatches: Option<u64>) {
+        let judged = |of: &&(Array, Scrub)| of.1.alone && of.0.active().count() >= 2;
+        for (array, scrub) in ended.iter().filter(judged) {
+            self.count(Check::Scrub, 1);
+            match scrub.action {
+                AdminAction::Check => self.check_wrote(no, array, scrub),
+                AdminAction::Repair => self.repair_left(no, array, scrub),
+                AdminAction::Fail | AdminAction::Remove | AdminAction::Add | AdminAction::ReAdd => {
+                }
+            }
         }
-        self.count(Check::Scrub, 1);
-        match scrub.action {
-            AdminAction::Check => self.check_wrote(no, array, scrub),
-            AdminAction::Repair => self.repair_left(no, array, scrub),
-            AdminAction::Fail | AdminAction::Remove | AdminAction::Add | AdminAction::ReAdd => {}
+        if let Some(mismatches) = mismatches {
+            self.scrub_counted(no, ended, mismatches);
         }
-        let Some(mismatches) = mismatches.filter(|_| !scrub.failed) else {
+    }
+
+    /// md counts for the whole array.
+    fn scrub_counted(&mut self, no: EventNo, ended: &[(Array, Scrub)], mismatches: u64) {
+        let sure = |(array, scrub): &(Array, Scrub)| {
+            let quiet = scrub.action == AdminAction::Repair || scrub.writes.is_empty();
+            scrub.alone && quiet && !scrub.failed && array.active().count() >= 2
+        };
+        let whole = |(array, scrub): &(Array, Scrub)| {
+            array.active().all(|member| {
+                let read = scrub.reads.get(&member.leg);
+                read.is_some_and(|read| read.count() >= array.sectors)
+            })
+        };
+        let differs = |of: &&(Array, Scrub)| sure(of) && of.1.differ.count() > 0;
+        let wrong = if mismatches == 0 {
+            ended.iter().find(differs)
+        } else {
+            let all_read = ended.iter().all(|of| sure(of) && whole(of));
+            let alike = ended.iter().all(|of| of.1.differ.count() == 0);
+            ended.first().filter(|_| all_read && alike)
+        };
+        let Some((array, scrub)) = wrong else {
             return;
         };
-        let whole = array.active().all(|member| {
-            let read = scrub.reads.get(&member.leg);
-            read.is_some_and(|read| read.count() >= array.sectors)
-        });
-        let quiet = scrub.action == AdminAction::Repair || scrub.writes.is_empty();
-        let (differ, leg) = (scrub.differ.count(), array.active().last());
-        let (Some(leg), true) = (leg, quiet) else {
+        let Some(leg) = array.active().last() else {
             return;
         };
-        if (differ > 0 && mismatches == 0) || (differ == 0 && mismatches > 0 && whole) {
-            let run = scrub.differ.ranges().next().unwrap_or_default();
-            let note = format!(
-                "mismatch_cnt is {mismatches}; the legs returned different contents for {differ} sectors"
-            );
-            let on_leg = leg_range(leg, run);
-            self.scrub_broken(no, array, leg, Wrongness::Metadata, run, on_leg, note);
-        }
+        let (run, differ) = (
+            scrub.differ.ranges().next().unwrap_or_default(),
+            scrub.differ.count(),
+        );
+        let note = format!(
+            "mismatch_cnt is {mismatches}; the legs returned different contents for {differ} sectors"
+        );
+        let on_leg = leg_range(leg, run);
+        self.scrub_broken(no, array, leg, Wrongness::Metadata, run, on_leg, note);
     }
 
     /// Writes of the array go to all legs; a check's own would not.
