@@ -42,9 +42,6 @@ pub struct Bug {
     pub kind: Option<Wrongness>,
     /// The known deviation that it is; then it does not decide, and has to be seen all the same.
     pub known: Option<String>,
-    /// Where what the scenario does can't be judged on the wire, and the guest's own checks alone tell: a part of the reason for which a run without
-    /// findings is then inconclusive.
-    pub unjudged: Option<String>,
     /// Seeds that a run on the bad kernel tries until it is found.
     #[serde(default = "one")]
     pub tries: u32,
@@ -77,13 +74,7 @@ impl Bug {
 
     /// What a run on the good kernel has to show.
     pub fn on_good(&self) -> Expectation {
-        let outcome = match self.unjudged {
-            None => Outcome::Clean,
-            Some(_) => Outcome::Inconclusive,
-        };
         Expectation {
-            outcome,
-            because: self.unjudged.clone(),
             not_known: self.known.clone(),
             ..Expectation::clean()
         }
