@@ -61,6 +61,8 @@ pub struct Array {
     pub key: ArrayKey,
     /// Its size in sectors.
     pub sectors: u64,
+    /// Whether it is a raid10, or a part of one.
+    pub raid10: bool,
     /// Where its sectors lie on the whole, of which it is a part.
     pub stripe: Option<Stripe>,
     /// Whether it has fewer active legs than it should have; of a raid10, whether the whole has.
@@ -351,6 +353,7 @@ impl Model {
                     mirror: stripe.map_or(0, Stripe::mirror),
                 },
                 sectors: stripe.map_or(freshest.size, |stripe| stripe.whole_chunks(freshest.size)),
+                raid10: freshest.level == 10,
                 stripe,
                 degraded,
                 events: freshest.events,
@@ -394,6 +397,7 @@ impl Model {
         Some(Array {
             key: DECLARED,
             sectors,
+            raid10: false,
             stripe: None,
             degraded: members.iter().any(|member| !member.active),
             events: 0,

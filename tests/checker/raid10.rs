@@ -307,3 +307,21 @@ fn the_block_before_a_commit_block_is_on_the_same_mirror_or_unknown() {
     // Sector 208 of the leg begins a chunk: the array's sector before it is on the other mirror.
     assert!(!broken(&committed(207)));
 }
+
+#[test]
+fn a_resync_that_reads_all_copies_to_compare_them_shows_the_guest_nothing() {
+    let mut history = History::raid10(CHUNK);
+    for leg in [0, 1] {
+        history.write(leg, 100, &[garbage(1)]);
+    }
+    history.write(0, 100, &[garbage(2)]);
+    history.crash(2);
+    history.superblocks(false);
+    history.returned(0, 100, &[garbage(2)]);
+    history.returned(1, 100, &[garbage(1)]);
+    history.copy(0, &[1], 100, &[garbage(2)]);
+    let verdict = end_of(history);
+    assert_eq!(verdict.outcome, Outcome::Clean, "{verdict:#?}");
+    assert!(verdict.findings.is_empty(), "{:#?}", verdict.findings);
+    assert!(verdict.coverage.triggered["resync-eq"] > 0);
+}

@@ -4,8 +4,8 @@
 //! resync does not put another content on the leg that was read (reads come from the leg that resync copies from: `raid1.c:read_balance`,
 //! `raid1_sync_request`). Sectors that were written in this run.
 //!
-//! Does not cover: what a fault made of an answer, programs that read the legs themselves: suspect. On 6.12 reads come from the first leg that is not
-//! faulty: K4.
+//! Does not cover: what a fault made of an answer, programs that read the legs themselves: suspect; raid10, whose resync reads all copies to compare
+//! them (`raid10.c:raid10_sync_request`). On 6.12 reads come from the first leg that is not faulty: K4.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ impl Checker {
         else {
             return;
         };
-        if !self.promises.resync_due.contains(&array.key) || !self.runs(&array) {
+        if array.raid10 || !self.promises.resync_due.contains(&array.key) || !self.runs(&array) {
             return;
         }
         let mut flipped: Vec<(Sector, LegId)> = Vec::new();
