@@ -41,6 +41,7 @@ pub(crate) struct Durable {
 struct WrongRead {
     at: EventNo,
     time_us: u64,
+    /// As the guest numbers it.
     sector: Sector,
     digest: u32,
     older: bool,
@@ -215,7 +216,7 @@ impl Checker {
             self.durable.wrong.push(WrongRead {
                 at: no,
                 time_us: us,
-                sector,
+                sector: self.world.md.on_whole(key, sector),
                 digest: *digest,
                 older,
                 suspect,
