@@ -23,6 +23,8 @@ const LOOK_MS: i64 = 20;
 /// An array that is active for so long, with nothing to sync and no request on any disk, will not come to rest: md itself calls it clean a fifth of a second
 /// after its last write. Less than the host's patience with a silent guest, so that it learns why.
 const STUCK: Duration = Duration::from_secs(50);
+/// How long such an array is left alone until md is asked to look: an emulated processor may have lost the timer that does it.
+const ASK: Duration = Duration::from_secs(10);
 
 /// The directory with the block devices.
 const BLOCK: &str = "/sys/block";
@@ -82,11 +84,12 @@ fn judge(array_state: Option<&str>, sync_action: Option<&str>, safe_mode_delay: 
 
 /// Waits until all arrays are at rest. The text says what was not when the time was over, or when nothing had changed for long, and is empty otherwise.
 pub(super) fn wait_for_rest(timeout: Duration) -> String {
-    wait_for_rest_in(Path::new(BLOCK), timeout, STUCK)
+    wait_for_rest_in(Path::new(BLOCK), timeout, ASK, STUCK)
 }
 
-fn wait_for_rest_in(block: &Path, timeout: Duration, stuck: Duration) -> String {
+fn wait_for_rest_in(block: &Path, timeout: Duration, ask: Duration, stuck: Duration) -> String {
     let begun = clock::now();
+    let mut asked = false;
     let mut rest_since = None;
     let (mut last, mut last_since) = (None, begun);
     loop {
@@ -132,6 +135,12 @@ fn wait_for_rest_in(block: &Path, timeout: Duration, stuck: Duration) -> String 
             if syncs || traffic.is_none() || traffic != last {
                 last_since = now;
                 last = traffic;
+                asked = false;
+            } else if !asked && now.duration_since(last_since) >= ask {
+                asked = true;
+                for (name, md) in arrays(block) {
+                    ask_for_clean(&name, &md);
+                }
             }
             if now.duration_since(begun) >= timeout || now.duration_since(last_since) >= stuck {
                 return pending.join(", ");
@@ -146,6 +155,21 @@ fn wait_for_rest_in(block: &Path, timeout: Duration, stuck: Duration) -> String 
             tv_nsec: LOOK_MS * 1_000_000,
         };
         let _changed_or_not = rustix::event::poll(&mut polled, Some(&wait));
+    }
+}
+
+/// Has md look whether the array is clean now, as its timer should have (`md.c:safe_delay_store` calls `md_safemode_timeout` when the delay gets shorter). An
+/// array with writes that md still counts stays active.
+fn ask_for_clean(name: &str, md: &Path) {
+    let path = md.join("safe_mode_delay");
+    let Some(delay) = attribute(&path) else {
+        return;
+    };
+    if delay.parse::<f64>().is_ok_and(|delay| delay > 0.002) {
+        super::console(&format!(
+            "legwatch-guest: {name} is active though nothing happens; md is asked to look"
+        ));
+        let _asked_or_refused = fs::write(&path, "0.001").and_then(|()| fs::write(&path, delay));
     }
 }
 
@@ -240,6 +264,7 @@ mod tests {
         for (file, text) in [
             ("array_state", "active\n"),
             ("sync_action", "resync\n"),
+            ("safe_mode_delay", "0.204\n"),
             ("degraded", "0\n"),
             ("dev-vdb/state", "in_sync,write_mostly\n"),
         ] {
@@ -247,7 +272,7 @@ mod tests {
         }
         let (short, long) = (Duration::from_millis(60), Duration::from_secs(3600));
         assert_eq!(
-            wait_for_rest_in(dir.path(), short, Duration::ZERO),
+            wait_for_rest_in(dir.path(), short, Duration::ZERO, Duration::ZERO),
             "md0 array_state=active sync_action=resync"
         );
         let facts = facts_in(dir.path());
@@ -262,8 +287,13 @@ mod tests {
             stat(disk, 0);
         }
         assert_eq!(
-            wait_for_rest_in(dir.path(), long, short),
+            wait_for_rest_in(dir.path(), long, Duration::ZERO, short),
             "md0 array_state=active sync_action=idle"
+        );
+        // md was asked to look, and its delay is what it was.
+        assert_eq!(
+            fs::read_to_string(md.join("safe_mode_delay")).unwrap(),
+            "0.204"
         );
         // What a disk still has is waited for.
         stat("vdb", 1);
@@ -275,6 +305,9 @@ mod tests {
             Some(vec![("md0".into(), ended.clone()), ("vdb".into(), ended)])
         );
         fs::write(md.join("array_state"), "clean\n").unwrap();
-        assert_eq!(wait_for_rest_in(dir.path(), Duration::ZERO, short), "");
+        assert_eq!(
+            wait_for_rest_in(dir.path(), Duration::ZERO, short, short),
+            ""
+        );
     }
 }

@@ -229,7 +229,15 @@ impl Supervisor {
             }
         };
         self.over.store(true, Ordering::Release);
-        again |= killed.is_none() && resume.is_some() && !boot.is_up();
+        if killed.is_none() && resume.is_some() && !boot.is_up() {
+            again = true;
+            killed = Some(GuestEnd::Killed {
+                why: format!(
+                    "it could not go on from a saved boot (QEMU's {}), and is started once more",
+                    in_words(&exit)
+                ),
+            });
+        }
         // The last words were said before the end, and the checker may be behind: what it has not taken yet is news of this boot too.
         self.tell(&Command::CatchUp);
         loop {
