@@ -327,7 +327,7 @@ impl Model {
                         && superblock.recovery_offset.is_none()
                         && !leg.faulty
                         // md takes a leg that is one event behind; more means that it was left out.
-                        && superblock.events + 1 >= freshest.events,
+                        && superblock.events.saturating_add(1) >= freshest.events,
                 };
                 (mirror_of(superblock), member)
             })

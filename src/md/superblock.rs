@@ -217,7 +217,7 @@ pub fn find_by(
 }
 
 /// Whether bytes begin as a version 1 superblock of an array does: right magic, its uuid.
-pub fn names(bytes: &[u8], uuid: &[u8; 16]) -> bool {
+pub fn names(bytes: &[u8], uuid: &Uuid) -> bool {
     bytes.len() >= 32 && u32_at(bytes, 0) == MAGIC && sixteen(bytes, 16) == *uuid
 }
 

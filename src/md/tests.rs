@@ -261,3 +261,22 @@ fn where_an_array_lies_on_a_leg_follows_from_its_own_slot() {
         }
     }
 }
+
+#[test]
+fn a_counter_at_its_end_is_one_like_others() {
+    for (own, other, active) in [
+        (u64::MAX, u64::MAX, 2),
+        (u64::MAX - 1, u64::MAX, 2),
+        (0, u64::MAX, 1),
+    ] {
+        let mut model = Model::new([(whole(), None), (whole(), None)].into_iter());
+        for (slot, events) in [(0u16, own), (1, other)] {
+            let (at, raw) = image(Layout::V1_2, slot, &[0, 1], events);
+            let mut bytes = Bytes::default();
+            bytes.put(at, &raw);
+            model.observe(LegId(u8::try_from(slot).unwrap()), &bytes);
+        }
+        let arrays = model.arrays();
+        assert_eq!(arrays[0].active().count(), active, "{own} {other}");
+    }
+}

@@ -2,13 +2,13 @@
 
 use super::checker::Checker;
 use super::fold::plain;
-use super::guest::BadRead;
+use super::guest::{BadRead, tell_bad_read};
 use super::known;
 use super::lost::{HUNG, LOST};
 use super::verdict::{Coverage, EndState, Outcome, Verdict};
 use super::world::bit;
 use crate::event::GuestEnd;
-use crate::finding::{Cause, Check, Finding, Range, StoryLine, Wrongness};
+use crate::finding::{Cause, Check, Finding, Range, Wrongness};
 use crate::mark::IntentKind;
 use crate::md::BadSuperblock;
 use crate::plan::StepKind;
@@ -181,22 +181,12 @@ impl Checker {
             None => format!("sector {} of target {}", first.sector, first.target),
         };
         let told = format!("the guest read {place} back ({}) and got {held}", first.at);
-        let request = first.look.as_ref().and_then(|look| look.request.clone());
-        finding.first_wrong = Some(match request {
-            Some(request) => StoryLine {
-                what: format!("{}; {told}", request.what),
-                ..request
-            },
-            None => StoryLine {
-                event: first.at.0,
-                time_us: first.time_us,
-                leg: "guest".into(),
-                what: told,
-            },
-        });
-        if let Some(look) = &first.look {
-            finding.story.clone_from(&look.story);
-        }
+        tell_bad_read(
+            &mut finding,
+            first.look.as_deref(),
+            (first.at, first.time_us),
+            told,
+        );
         findings.push(finding);
     }
 

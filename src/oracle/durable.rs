@@ -13,14 +13,14 @@
 
 use super::checker::Checker;
 use super::fold::plain;
-use super::guest::BadLook;
+use super::guest::{BadLook, tell_bad_read};
 use super::intents::Held;
 use super::record::IntentNo;
 use super::stamp::{self, Judged};
 use super::world::leg_sector;
 use crate::block::{Sector, SectorRange};
 use crate::event::EventNo;
-use crate::finding::{Cause, Check, Confidence, Finding, Range, StoryLine, Wrongness};
+use crate::finding::{Cause, Check, Confidence, Finding, Range, Wrongness};
 use crate::md::{Array, ArrayKey, Member};
 use crate::shadow::{Origin, ZERO_DIGEST};
 
@@ -258,22 +258,12 @@ impl Checker {
                 "the guest read array sector {} ({}) and got {what}",
                 first.sector, first.at
             );
-            let request = first.look.as_ref().and_then(|look| look.request.clone());
-            finding.first_wrong = Some(match request {
-                Some(request) => StoryLine {
-                    what: format!("{}; {told}", request.what),
-                    ..request
-                },
-                None => StoryLine {
-                    event: first.at.0,
-                    time_us: first.time_us,
-                    leg: "guest".into(),
-                    what: told,
-                },
-            });
-            if let Some(look) = &first.look {
-                finding.story.clone_from(&look.story);
-            }
+            tell_bad_read(
+                &mut finding,
+                first.look.as_deref(),
+                (first.at, first.time_us),
+                told,
+            );
             for read in like() {
                 match finding.array.last_mut() {
                     Some(range) if range.start + range.count == read.sector.0 => range.count += 1,

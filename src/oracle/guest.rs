@@ -9,9 +9,9 @@ use super::judge::Moment;
 use super::record::Part;
 use crate::block::{RequestId, Sector, SectorRange, to_usize};
 use crate::event::{EventNo, GuestEnd};
-use crate::finding::StoryLine;
+use crate::finding::{Finding, StoryLine};
 use crate::mark::{Intent, IntentKind, Mark, Phase, Target};
-use crate::md::{Array, ArrayKey};
+use crate::md::{Array, ArrayKey, Uuid};
 
 /// Bad reads that are remembered one by one.
 const BAD_READS_MAX: usize = 1000;
@@ -55,6 +55,31 @@ pub(crate) struct BadLook {
     pub(crate) story: Vec<StoryLine>,
 }
 
+/// Tells of a read that was wrong: what was `told` and when, after the request that returned it where that is known, and the story.
+pub(super) fn tell_bad_read(
+    finding: &mut Finding,
+    look: Option<&BadLook>,
+    (at, time_us): (EventNo, u64),
+    told: String,
+) {
+    let request = look.and_then(|look| look.request.clone());
+    finding.first_wrong = Some(match request {
+        Some(request) => StoryLine {
+            what: format!("{}; {told}", request.what),
+            ..request
+        },
+        None => StoryLine {
+            event: at.0,
+            time_us,
+            leg: "guest".into(),
+            what: told,
+        },
+    });
+    if let Some(look) = look {
+        finding.story.clone_from(&look.story);
+    }
+}
+
 /// A step that failed.
 #[derive(Clone, Debug)]
 pub(crate) struct FailedStep {
@@ -80,6 +105,8 @@ pub(crate) struct Guest {
     pub(crate) targets: BTreeMap<u16, Target>,
     /// Whether one was named in this boot.
     pub(crate) target_in_boot: bool,
+    /// The array that each target was last seen to be on.
+    homes: BTreeMap<u16, Uuid>,
     pub(crate) bad_reads: Vec<BadRead>,
     pub(crate) bad_reads_more: u64,
     bad_reads_looked: usize,
@@ -227,20 +254,8 @@ impl Checker {
         if range.end().0 > one.whole_sectors() {
             return None;
         }
-        let mirrors = arrays
-            .iter()
-            .filter(|mirror| mirror.key.uuid == one.key.uuid);
-        let parts = mirrors.filter_map(|mirror| {
-            let on_mirror = mirror.stripe.map(|stripe| stripe.on_mirror(range));
-            let array = on_mirror.unwrap_or(range);
-            (!array.is_empty()).then_some(Part {
-                key: mirror.key,
-                array,
-                striped: mirror.stripe.map(|stripe| (stripe, range.start())),
-            })
-        });
         Some(Mapped {
-            parts: parts.collect(),
+            parts: self.parts(&one.key.uuid, range),
             iv,
         })
     }
@@ -266,11 +281,50 @@ impl Checker {
             );
         }
         let mapped = self.mapped(intent.target, intent.sector, u64::from(intent.count));
+        if let Some(part) = mapped.parts.first() {
+            self.guest.homes.insert(intent.target, part.key.uuid);
+        }
         let begun =
             !mapped.parts.is_empty() && self.book.begin(no, us, intent, &mapped.parts, mapped.iv);
         if !begun {
             self.coverage.intents_unmapped += 1;
+            // Its array may be one that was known before and is not to be seen now: what was meant there must not be expected when it is seen again.
+            let parts = self.last_known(intent);
+            self.book.begin_unknown(no, us, intent, &parts);
         }
+    }
+
+    /// Where an intent lies on the array that its target was on before.
+    fn last_known(&self, intent: &Intent) -> SmallVec<[Part; 1]> {
+        let place = || {
+            let uuid = self.guest.homes.get(&intent.target)?;
+            let (offset, _) = self.guest.targets.get(&intent.target)?.mapping.place()?;
+            let first = intent.sector.checked_add(offset)?;
+            let range = SectorRange::new(first, u64::from(intent.count))?;
+            let all = self.world.md.arrays().iter();
+            let whole = all
+                .filter(|mirror| mirror.key.uuid == *uuid)
+                .map(Array::whole_sectors)
+                .max()?;
+            (range.end().0 <= whole).then(|| self.parts(uuid, range))
+        };
+        place().unwrap_or_default()
+    }
+
+    /// The parts of an array's range, a mirror each.
+    fn parts(&self, uuid: &Uuid, range: SectorRange) -> SmallVec<[Part; 1]> {
+        let all = self.world.md.arrays().iter();
+        all.filter(|mirror| mirror.key.uuid == *uuid)
+            .filter_map(|mirror| {
+                let on_mirror = mirror.stripe.map(|stripe| stripe.on_mirror(range));
+                let array = on_mirror.unwrap_or(range);
+                (!array.is_empty()).then_some(Part {
+                    key: mirror.key,
+                    array,
+                    striped: mirror.stripe.map(|stripe| (stripe, range.start())),
+                })
+            })
+            .collect()
     }
 
     fn intent_ends(&mut self, no: EventNo, us: u64, intent: &Intent, errno: u16) {

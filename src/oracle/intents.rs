@@ -166,6 +166,28 @@ impl Book {
         true
     }
 
+    /// As [`Book::begin`], where what is written is not known: anything is legal there, and what was meant before no longer.
+    pub(crate) fn begin_unknown(
+        &mut self,
+        no: EventNo,
+        time_us: u64,
+        intent: &Intent,
+        parts: &[Part],
+    ) {
+        if parts.is_empty() || intent.count > OTHER_MAX {
+            return;
+        }
+        let unstamped = Intent {
+            kind: IntentKind::Unstamped,
+            ..*intent
+        };
+        let begun = parts
+            .iter()
+            .map(|part| self.begin_part(no, time_us, &unstamped, part, None))
+            .collect();
+        self.open.insert(open_key(intent), begun);
+    }
+
     fn begin_part(
         &mut self,
         no: EventNo,

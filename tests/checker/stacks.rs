@@ -201,3 +201,28 @@ fn what_cannot_be_mapped_is_counted_and_not_judged() {
         assert_eq!(verdict.coverage.sectors_intended, 0);
     }
 }
+
+/// While all superblocks call all legs faulty no array is to be seen. What was written then is not held against what was meant before.
+#[test]
+fn what_was_written_while_the_array_was_not_to_be_seen_is_open() {
+    let mut history = History::new(2, None);
+    history.honest(&Load::new(1, 1, 200, 8));
+    history.honest(&Load::new(1, 2, 1000, 8));
+    history.bump();
+    for leg in 0..2 {
+        history.superblock(leg, false, &[0xfffe, 0xfffe]);
+    }
+    history.honest_md = false;
+    history.honest(&Load::new(1, 3, 204, 8));
+    history.honest_md = true;
+    history.superblocks(true);
+    history.quiet();
+    history.power_off();
+    let verdict = history.verdict();
+    assert_eq!(verdict.coverage.intents_unmapped, 1);
+    let stamps = verdict.findings.iter().filter(|f| f.check == Check::Stamp);
+    assert_eq!(stamps.count(), 0, "{:#?}", verdict.findings);
+    assert_eq!(verdict.coverage.sectors_open, 8);
+    assert_eq!(verdict.coverage.sectors_intended, 12);
+    assert_eq!(verdict.coverage.sectors_compared, 12);
+}

@@ -36,12 +36,12 @@ impl Checker {
             let before = wire.done.read(old.position, 8);
             unlike(&before, &page).is_none_or(|field| field == "utime")
         };
-        let good = if new.events == old.events + 1 {
+        let good = if old.events.checked_add(1) == Some(new.events) {
             true
         } else if new.events == old.events {
             same()
         } else {
-            new.events + 1 == old.events
+            new.events.checked_add(1) == Some(old.events)
                 && new.resync_offset == IN_SYNC
                 && !array.degraded
                 && wire.step == 1

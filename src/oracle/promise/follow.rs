@@ -531,7 +531,7 @@ impl Checker {
         }
         let first = wire.kernel <= self.guest.boot_began || wire.read_since;
         wire.step = match events {
-            Some(old) if !first && new.events + 1 == old => -1,
+            Some(old) if !first && new.events.checked_add(1) == Some(old) => -1,
             Some(old) if !first && new.events == old => wire.step,
             _ => 1,
         };
