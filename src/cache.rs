@@ -15,9 +15,6 @@ use rustix::fs::FlockOperation;
 /// A scratch folder older than this was left by a program that was killed. Long enough for the slowest download.
 const SCRATCH_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// What was used more recently than this is not removed to make room.
-const USED_AGE_MIN: Duration = Duration::from_secs(3600);
-
 /// Why the cache can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
@@ -188,8 +185,8 @@ impl Cache {
 }
 
 /// Keeps what is made again and again, and can be, from filling the disk: notes that `used` (in one folder with its like) was used now, and removes what was
-/// used longest ago until the others take at most `bytes_max`. What was used in the last hour stays: somebody may be about to read it. Best effort.
-pub fn keep_recent(used: &Path, bytes_max: u64) {
+/// used longest ago until the others take at most `bytes_max`. What was used less than `age_min` ago stays: somebody may be about to read it. Best effort.
+pub fn keep_recent(used: &Path, bytes_max: u64, age_min: Duration) {
     let now = rustix::fs::Timespec {
         tv_sec: 0,
         tv_nsec: rustix::fs::UTIME_NOW,
@@ -216,7 +213,7 @@ pub fn keep_recent(used: &Path, bytes_max: u64) {
     files.sort();
     for (then, len, path) in files {
         let age = now.duration_since(then).unwrap_or_default();
-        if bytes <= bytes_max || age < USED_AGE_MIN {
+        if bytes <= bytes_max || age < age_min {
             break;
         }
         if fs::remove_file(path).is_ok() {
@@ -308,7 +305,7 @@ mod tests {
             let now = file.metadata().unwrap().modified().unwrap();
             file.set_modified(now - hours(age_hours)).unwrap();
         }
-        keep_recent(&path("used"), 300);
+        keep_recent(&path("used"), 300, hours(1));
         let left = |names: &[&str]| {
             for name in ["oldest", "older", "old", "new", "used"] {
                 assert_eq!(path(name).exists(), names.contains(&name), "{name}");
@@ -316,7 +313,7 @@ mod tests {
         };
         left(&["old", "new", "used"]);
         // Of the last hour: too much, and kept.
-        keep_recent(&path("used"), 50);
+        keep_recent(&path("used"), 50, hours(1));
         left(&["new", "used"]);
     }
 

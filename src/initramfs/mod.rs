@@ -16,6 +16,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::cache::{self, Cache, CacheError};
 use crate::kernel::{Kernel, KernelError, OwnModule, find_program, modules};
@@ -27,8 +28,9 @@ pub const MODULES_LIST: &str = "/etc/legwatch/modules";
 /// The loader for shared libraries that name none themselves.
 const DEFAULT_LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
-/// What the cache keeps of built ones, less those of the last hour.
+/// What the cache keeps of built ones, less those that were used in the last hour.
 const CACHED_BYTES_MAX: u64 = 1 << 30;
+const CACHED_AGE_MIN: Duration = Duration::from_secs(3600);
 
 /// What goes into a guest.
 #[derive(Debug, Clone, Default)]
@@ -167,7 +169,7 @@ pub fn build(
     );
     let path = cache.path(&name);
     if path.exists() {
-        cache::keep_recent(&path, CACHED_BYTES_MAX);
+        cache::keep_recent(&path, CACHED_BYTES_MAX, CACHED_AGE_MIN);
         return Ok(path);
     }
     let scratch = cache.scratch()?;
@@ -177,7 +179,7 @@ pub fn build(
         source,
     })?;
     let path = cache.publish(&file, &name)?;
-    cache::keep_recent(&path, CACHED_BYTES_MAX);
+    cache::keep_recent(&path, CACHED_BYTES_MAX, CACHED_AGE_MIN);
     Ok(path)
 }
 

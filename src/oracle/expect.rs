@@ -137,7 +137,8 @@ impl Checker {
             return Some(LegState::Active);
         }
         if let (Some(_), Some(own)) = (member.slot, own) {
-            let recovering = own.recovery_offset.is_some() && own.events.saturating_add(1) >= array.events;
+            let recovering =
+                own.recovery_offset.is_some() && own.events.saturating_add(1) >= array.events;
             return Some(if recovering {
                 LegState::Recovering
             } else {

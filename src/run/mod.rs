@@ -346,9 +346,10 @@ impl Host {
         }
         progress.stage("saved boot");
         let machine = self.machine(args, scenario, &[], None, None);
-        saved::find(&self.qemu, &machine, folder).unwrap_or_else(|why| {
+        saved::find(&self.qemu, &machine, folder).unwrap_or_else(|error| {
             progress.line(&format!(
-                "legwatch: no boot could be saved, each guest boots by itself: {why}"
+                "legwatch: no boot could be saved, each guest boots by itself: {}",
+                failure::chain(&*error)
             ));
             None
         })

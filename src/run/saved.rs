@@ -4,6 +4,7 @@
 //! boots as always and leaves a note; the second one saves a boot, and it and all after it go on from there. What goes wrong with it costs time and
 //! nothing else: the guest boots afresh.
 
+use std::error::Error;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -13,9 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
-
-use crate::cache;
+use crate::cache::{self, Cache};
 use crate::clock;
 use crate::failure::chain;
 use crate::guest::WAITS;
@@ -27,8 +26,8 @@ use crate::run::happening::Happening;
 const LIMIT: Duration = Duration::from_secs(180);
 /// How long a QEMU may take until it listens.
 const LISTENS: Duration = Duration::from_secs(60);
-/// Saved boots that a folder holds at most; each takes as much as its guest has used of its memory, some 170 MB.
-const KEPT_MAX: usize = 16;
+/// What a folder's saved boots take at most; each takes as much as its guest has used of its memory, some 170 MB.
+const BYTES_MAX: u64 = 3 << 30;
 /// How often it is tried.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -50,56 +49,43 @@ pub(super) struct Resume {
 /// The boot of this machine (its disks left out) that was saved in `folder`; made if this is the second time that it is asked for. `None`: boot it.
 ///
 /// # Errors
-/// In words: why it can't be saved.
-pub(super) fn find(qemu: &Qemu, machine: &Machine, folder: &Path) -> Result<Option<Saved>, String> {
-    let text = |error: &dyn std::error::Error| chain(error);
+/// Why it can't be saved.
+pub(super) fn find(
+    qemu: &Qemu,
+    machine: &Machine,
+    folder: &Path,
+) -> Result<Option<Saved>, Box<dyn Error>> {
     let machine = Machine {
         disks: Vec::new(),
         qmp: None,
         ..machine.clone()
     };
-    let key = key(qemu, &machine).map_err(|error| text(&error))?;
-    let _lock = lock(&folder.join(format!("{key}.lock"))).map_err(|error| text(&error))?;
-    let (file, note) = (folder.join(&key), folder.join(format!("{key}.once")));
-    if file.exists() {
-        return Ok(Some(Saved { file }));
-    }
-    if !note.exists() {
-        File::create(&note).map_err(|error| text(&error))?;
-        return Ok(None);
-    }
-    let sockets = tempfile::Builder::new().prefix("legwatch-").tempdir();
-    let sockets = sockets.map_err(|error| text(&error))?;
-    let qmp = sockets.path().join("qmp.sock");
-    let machine = Machine {
-        qmp: Some(qmp.clone()),
-        ..machine
-    };
-    let arguments = qemu::command(&machine).map_err(|error| text(&error))?;
-    make_room(folder).map_err(|error| text(&error))?;
-    let part = folder.join(format!("{key}.part"));
-    let saved = qemu::save(qemu, &arguments, &qmp, &part, WAITS, LIMIT);
-    let saved = saved.map_err(|error| text(&error));
-    let saved = saved.and_then(|()| fs::rename(&part, &file).map_err(|error| text(&error)));
-    let _none_or_in_part = fs::remove_file(&part);
-    saved.map(|()| Some(Saved { file }))
-}
-
-/// Removes the oldest until one more has room. Who is about to go on from one of them boots afresh.
-fn make_room(folder: &Path) -> io::Result<()> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_none() {
-            files.push((fs::metadata(&path)?.modified()?, path));
+    let key = key(qemu, &machine)?;
+    let boots = Cache::at(folder)?;
+    let _lock = boots.lock(&key)?;
+    let note = boots.path(format!("{key}.once"));
+    let name = format!("boots/{key}");
+    let file = boots.path(&name);
+    if !file.exists() {
+        if !note.exists() {
+            File::create(&note)?;
+            return Ok(None);
         }
+        // Short, for sockets' paths have a limit.
+        let sockets = tempfile::Builder::new().prefix("legwatch-").tempdir()?;
+        let qmp = sockets.path().join("qmp.sock");
+        let arguments = qemu::command(&Machine {
+            qmp: Some(qmp.clone()),
+            ..machine
+        })?;
+        let scratch = boots.scratch()?;
+        let finished = scratch.path().join(&key);
+        qemu::save(qemu, &arguments, &qmp, &finished, WAITS, LIMIT)?;
+        boots.publish(&finished, &name)?;
     }
-    files.sort();
-    let too_many = (files.len() + 1).saturating_sub(KEPT_MAX);
-    for (_, path) in files.into_iter().take(too_many) {
-        fs::remove_file(path)?;
-    }
-    Ok(())
+    // Who is about to go on from one that is removed boots afresh.
+    cache::keep_recent(&file, BYTES_MAX, Duration::ZERO);
+    Ok(Some(Saved { file }))
 }
 
 /// What tells machines apart.
@@ -120,12 +106,6 @@ fn key(qemu: &Qemu, machine: &Machine) -> io::Result<String> {
         add(&cache::digest(&bytes).to_le_bytes());
     }
     Ok(format!("{:016x}", cache::digest(&all)))
-}
-
-fn lock(path: &Path) -> io::Result<File> {
-    let file = File::create(path)?;
-    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
-    Ok(file)
 }
 
 impl Saved {

@@ -219,8 +219,12 @@ impl Supervisor {
                     Next::Kill(how) => how,
                     Next::Again => {
                         again = true;
+                        let what = match resume {
+                            Some(_) => "did not go on from a saved boot",
+                            None => "said nothing while it booted",
+                        };
                         GuestEnd::Killed {
-                            why: "it said nothing while it booted, and is started once more".into(),
+                            why: format!("it {what}, and is started once more"),
                         }
                     }
                 };

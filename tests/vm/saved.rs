@@ -73,11 +73,9 @@ fn a_saved_boot_of_no_use_is_done_without() {
     };
     run("fresh");
     run("saved");
-    let files = std::fs::read_dir(boots.path()).unwrap();
-    let saved = files
-        .map(|file| file.unwrap().path())
-        .find(|path| path.extension().is_none())
-        .unwrap();
+    let mut files = std::fs::read_dir(boots.path().join("boots")).unwrap();
+    let saved = files.next().unwrap().unwrap().path();
+    assert!(files.next().is_none());
     std::fs::write(&saved, "no machine was ever like this").unwrap();
     let ran = run("saved");
     let said = ran.stderr.join("\n");
