@@ -1,11 +1,14 @@
-//! Where the archive is: the user's word, else the host's own apt sources.
+//! Where the archive is: the user's word, else the host's own apt sources, else (Ubuntu) what python-apt knows of Debian.
 
 use std::process::{Command, Stdio};
 
 use super::KernelError;
 use super::tool_error;
 
-/// The main and the security archive: `$LEGWATCH_MIRROR`, else what the host's own apt sources name.
+/// Debian's archive as the package python-apt-common has it, for machines with another distribution's sources.
+const TEMPLATE: &str = "/usr/share/python-apt/templates/Debian.info";
+
+/// The main and the security archive: `$LEGWATCH_MIRROR`, else what the host's own apt sources name, else what python-apt's template says.
 pub(super) fn mirrors() -> Result<(String, String), KernelError> {
     if let Some(mirror) = std::env::var("LEGWATCH_MIRROR")
         .ok()
@@ -30,7 +33,19 @@ pub(super) fn mirrors() -> Result<(String, String), KernelError> {
         .stderr(Stdio::null())
         .output()
         .map_err(tool_error("apt-get"))?;
-    choose_mirrors(&String::from_utf8_lossy(&output.stdout)).ok_or(KernelError::NoMirror)
+    choose_mirrors(&String::from_utf8_lossy(&output.stdout))
+        .or_else(|| template_mirrors(&std::fs::read_to_string(TEMPLATE).ok()?))
+        .ok_or(KernelError::NoMirror)
+}
+
+/// The archives by a template of python-apt's: the first address in it is the main one's.
+fn template_mirrors(template: &str) -> Option<(String, String)> {
+    let main = template
+        .lines()
+        .find_map(|line| line.strip_prefix("BaseURI:"))?
+        .trim()
+        .trim_end_matches('/');
+    (!main.is_empty()).then(|| (main.to_owned(), security_of(main)))
 }
 
 /// The archives among lines of release, component and address.
@@ -95,5 +110,18 @@ mod tests {
             Some((main.into(), "http://s.example/sec".into()))
         );
         assert_eq!(choose_mirrors("noble main http://ubuntu.example/\n"), None);
+    }
+
+    #[test]
+    fn where_the_host_is_no_debian_the_template_tells() {
+        let template = "X-Version: ge 12\n\nSuite: {series}\nBaseURI: https://d.example/debian/\n\nSuite: {series}-security\nBaseURI: https://s.example/\n";
+        assert_eq!(
+            template_mirrors(template),
+            Some((
+                "https://d.example/debian".into(),
+                "https://d.example/debian-security".into()
+            ))
+        );
+        assert_eq!(template_mirrors("Suite: {series}\nBaseURI: \n"), None);
     }
 }

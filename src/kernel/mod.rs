@@ -81,7 +81,7 @@ pub enum KernelError {
         found: String,
     },
     #[error(
-        "this machine's apt sources name no Debian archive to fetch kernels from: set LEGWATCH_MIRROR to the address of one"
+        "this machine's apt sources name no Debian archive to fetch kernels from: install python-apt-common, which knows where it is (vm/setup does), or set LEGWATCH_MIRROR to the address of one"
     )]
     NoMirror,
     #[error(
