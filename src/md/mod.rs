@@ -233,12 +233,6 @@ impl Model {
                 .is_some_and(|at| place(at, 1))
     }
 
-    /// Whether a leg's superblock says that it is being built to replace another one.
-    pub fn replaces(&self, leg: LegId) -> bool {
-        let superblock = self.superblock(leg);
-        superblock.is_ok_and(|one| one.features & superblock::feature::REPLACEMENT != 0)
-    }
-
     /// Decodes a leg's metadata anew. Tells whether arrays or memberships changed in a way that matters to the checks (not: `events`, `clean`).
     pub fn observe(&mut self, leg: LegId, bytes: &Bytes) -> bool {
         let Some(state) = self.legs.get_mut(leg.index()) else {

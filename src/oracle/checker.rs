@@ -1,6 +1,6 @@
 //! The fold itself: which event goes where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::injected::Injected;
 use super::intents::Book;
@@ -55,6 +55,10 @@ pub struct Checker {
     /// Writes that were acknowledged and that a lagging leg had not completed then, with the time of the acknowledgement.
     pub(super) behind: BTreeMap<(super::record::IntentNo, LegId), u64>,
     pub(super) metadata_seen: EventNo,
+    /// Legs that left a metadata write unanswered, as long as nothing shows that their guest goes on.
+    pub(super) unanswered: BTreeSet<LegId>,
+    /// The newest begin of a write of the workload that a leg was sent.
+    pub(super) begun: BTreeMap<LegId, EventNo>,
     /// When each array's superblocks were written.
     pub(super) rounds: BTreeMap<ArrayKey, Rounds>,
     pub(super) wanted: Vec<Wanted>,
@@ -110,6 +114,8 @@ impl Checker {
             lagged: BTreeMap::new(),
             behind: BTreeMap::new(),
             metadata_seen: EventNo(0),
+            unanswered: BTreeSet::new(),
+            begun: BTreeMap::new(),
             rounds: BTreeMap::new(),
             wanted: Vec::new(),
             evidence: BTreeMap::new(),
@@ -129,6 +135,14 @@ impl Checker {
         self.coverage.events += 1;
         self.moments.take(&self.world.header, event);
         let (no, us) = (event.no, event.time_us);
+        if matches!(event.what, What::Boot { .. } | What::GuestEnded { .. }) {
+            self.unanswered.clear();
+        } else if matches!(
+            event.what,
+            What::Arrived(_) | What::Mark(_) | What::Quiet { .. }
+        ) {
+            self.guest_goes_on(no);
+        }
         match &event.what {
             What::Boot { boot } => {
                 self.coverage.boots = self.coverage.boots.max(*boot);

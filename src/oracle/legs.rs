@@ -121,7 +121,10 @@ impl Checker {
                 }
             }
         }
-        if !note.runs.is_empty() {
+        if let Some(begin) = note.runs.iter().map(|run| run.write.begin).max() {
+            let begun = self.begun.entry(id.leg).or_default();
+            *begun = begin.max(*begun);
+            self.leg_is_alive(id.leg, begin);
             self.notes.insert(id, note);
         }
     }
@@ -214,7 +217,12 @@ impl Checker {
             ) => {}
         }
         match open.operation {
-            Operation::Write => self.write_ended(no, us, id, &open, ok, &completed.content),
+            Operation::Write => {
+                self.write_ended(no, us, id, &open, ok, &completed.content);
+                if let Some(range) = open.ranges.first() {
+                    self.metadata_ended(no, id.leg, *range, ok);
+                }
+            }
             Operation::Flush => {
                 if ok {
                     self.world.shadow_mut(id.leg).flushed(open.arrived);
@@ -252,7 +260,13 @@ impl Checker {
             self.cut_short(id, &open);
         }
         match open.operation {
-            Operation::Write => self.write_ended(no, us, id, &open, false, &Content::NotTaken),
+            Operation::Write => {
+                self.write_ended(no, us, id, &open, false, &Content::NotTaken);
+                let range = open.ranges.first().copied();
+                if range.is_some_and(|range| self.world.md.concerns(id.leg, range)) {
+                    self.unanswered.insert(id.leg);
+                }
+            }
             Operation::Discard | Operation::WriteZeroes | Operation::WriteZeroesUnmap => {
                 if abandoned.applied {
                     self.zeroed(no, id, &open);
@@ -304,7 +318,6 @@ impl Checker {
         if !changed.is_empty() {
             self.buffer_changed(no, id, open, range, &changed, note.as_ref());
         }
-        self.metadata_ended(no, id.leg, range, ok);
     }
 
     /// A leg has completed what the array acknowledged before: that is write-behind. (What never comes is none, it is lost.)
@@ -459,13 +472,6 @@ impl Checker {
             if let Some((array, _)) = self.world.md.of(leg) {
                 let rounds = self.rounds.entry(array.key).or_default();
                 rounds.seen(array.events, superblock, no);
-                if array
-                    .members
-                    .iter()
-                    .any(|one| self.world.md.replaces(one.leg))
-                {
-                    rounds.replacing(no);
-                }
             }
             changed
         } else {
@@ -475,6 +481,17 @@ impl Checker {
             self.layout_changed(&before);
         }
         self.metadata_seen = no;
+    }
+
+    /// The guest is still there: a leg that left metadata unanswered (it was unplugged, say) has failed it.
+    pub(super) fn guest_goes_on(&mut self, no: EventNo) {
+        for leg in std::mem::take(&mut self.unanswered) {
+            let before = self.active_legs();
+            if self.world.md.suspect(leg) {
+                self.layout_changed(&before);
+            }
+            self.metadata_seen = no;
+        }
     }
 
     fn active_legs(&self) -> Vec<(ArrayKey, LegId)> {
@@ -490,8 +507,11 @@ impl Checker {
         let now = self.active_legs();
         for (key, leg) in before.iter().filter(|one| !now.contains(one)) {
             let seen = self.metadata_seen;
-            let replaced = self.rounds.get(key).and_then(Rounds::replaced_since);
-            for (key, range) in self.wrongs.forgive(*leg, replaced.unwrap_or(seen), seen) {
+            let round = self.rounds.get(key).map_or(seen, Rounds::before);
+            // A write that began then was sent to the leg, which was good.
+            let good = self.begun.get(leg).copied().unwrap_or_default();
+            let since = round.min(seen).max(good);
+            for (key, range) in self.wrongs.forgive(*leg, since, seen) {
                 self.excuse(key, range, Excuse::LegFailed);
             }
         }

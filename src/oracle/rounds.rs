@@ -1,9 +1,9 @@
-//! An array's last rounds of superblocks, for what is held against a leg that turns out to have been replaced (cases 7 and 9).
+//! An array's last rounds of superblocks, for what is held against a leg that turns out to have failed or to have been replaced (cases 7 and 9).
 //!
-//! A leg that fails holds writes up until a superblock says so (drivers/md/raid1.c:raid1_error sets MD_SB_CHANGE_PENDING). One that is replaced does not
-//! (raid1_spare_active only calls it faulty): writes pass it by at once. md makes a round's content first and sends the bitmap's superblock before the legs'
-//! own (drivers/md/md.c:md_update_sb), so the round on its way may still call the leg good, and only the next one tells. The leg is sure to have been good
-//! only up to where the last round that called it so began.
+//! From the moment at which md calls a leg faulty, writes pass it by that had got beyond `md_write_start`, and are acknowledged, though no superblock says so
+//! yet (drivers/md/raid1.c:raid1_error, raid1_write_request); later ones wait for it, unless the leg was replaced (raid1_spare_active only calls it faulty). md
+//! makes a round's content first and sends the bitmap's superblock before the legs' own (drivers/md/md.c:md_update_sb), so the round on its way may still call
+//! the leg good, and only the next one tells. The leg is sure to have been good only up to where the last round that called it so began.
 
 use crate::event::EventNo;
 
@@ -15,8 +15,6 @@ pub(super) struct Rounds {
     ahead: Option<EventNo>,
     /// The newest first.
     began: [EventNo; 2],
-    /// When a member was last seen to be a replacement in the making.
-    replacing: Option<EventNo>,
 }
 
 impl Rounds {
@@ -32,15 +30,9 @@ impl Rounds {
         }
     }
 
-    /// A member is a replacement in the making.
-    pub(super) fn replacing(&mut self, no: EventNo) {
-        self.replacing = Some(no);
-    }
-
-    /// Where the round before the present one began, if a replacement was in the making since; 0: that round was never seen.
-    pub(super) fn replaced_since(&self) -> Option<EventNo> {
-        let last = self.began[1];
-        self.replacing.is_some_and(|no| no >= last).then_some(last)
+    /// Where the round before the present one began; 0: that round was never seen.
+    pub(super) fn before(&self) -> EventNo {
+        self.began[1]
     }
 }
 
@@ -62,14 +54,8 @@ mod tests {
         ] {
             rounds.seen(events, superblock, EventNo(no));
         }
-        assert_eq!(rounds.replaced_since(), None);
-        rounds.replacing(EventNo(16));
-        assert_eq!(rounds.replaced_since(), Some(EventNo(15)));
+        assert_eq!(rounds.before(), EventNo(15));
         rounds.seen(7, true, EventNo(40));
-        assert_eq!(
-            rounds.replaced_since(),
-            None,
-            "the replacement was done long ago"
-        );
+        assert_eq!(rounds.before(), EventNo(30));
     }
 }

@@ -1,6 +1,6 @@
 //! What checks have found wrong, one entry a write and leg, until it is folded into findings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::Meant;
 use crate::block::{LegId, Sector, SectorRange};
@@ -80,6 +80,15 @@ pub(crate) struct Held {
     pub(crate) stamp: Option<(Meant, Sector)>,
 }
 
+/// Entries that are the same bug over and over, as far as can be told: check, way, confidence, the known deviation and the rule that explain it.
+pub(crate) type Kind = (
+    Check,
+    Wrongness,
+    Confidence,
+    Option<&'static str>,
+    Option<u16>,
+);
+
 /// All entries.
 #[derive(Debug, Default)]
 pub(crate) struct Wrongs {
@@ -90,8 +99,8 @@ pub(crate) struct Wrongs {
     pub(crate) uncounted: u64,
     /// Whether known deviations decide like any other finding.
     known_decide: bool,
-    /// How many entries there are of each kind of those that are shown while the run goes on: neither injected nor known.
-    open: BTreeMap<(Check, Wrongness, Confidence), u64>,
+    /// How many entries there are of each kind.
+    counts: BTreeMap<Kind, u64>,
 }
 
 impl Wrongs {
@@ -121,14 +130,24 @@ impl Wrongs {
         if self.watch.is_blind(wrong.check) {
             return;
         }
-        if is_open(&wrong, self.known_decide) {
-            *self.open.entry(open_key(&wrong)).or_default() += 1;
-        }
-        if self.entries.len() < WRONGS_MAX {
+        // What is explained leaves room for what is not.
+        let explained = !is_open(&kind(&wrong), self.known_decide);
+        let most = if explained {
+            WRONGS_MAX / 2
+        } else {
+            WRONGS_MAX
+        };
+        if self.entries.len() < most {
+            *self.counts.entry(kind(&wrong)).or_default() += 1;
             self.entries.push(wrong);
         } else {
             self.uncounted += 1;
         }
+    }
+
+    /// How many entries of a kind there are.
+    pub(crate) fn count(&self, kind: &Kind) -> u64 {
+        self.counts.get(kind).copied().unwrap_or_default()
     }
 
     pub(crate) fn entries(&self) -> &[Wrong] {
@@ -137,10 +156,15 @@ impl Wrongs {
 
     /// Kinds of findings so far, of this confidence.
     pub(crate) fn open_kinds(&self, confidence: Confidence) -> u64 {
-        self.open
+        let kinds: BTreeSet<(Check, Wrongness)> = self
+            .counts
             .iter()
-            .filter(|((_, _, of), count)| *of == confidence && **count > 0)
-            .count() as u64
+            .filter(|(kind, count)| {
+                kind.2 == confidence && **count > 0 && is_open(kind, self.known_decide)
+            })
+            .map(|((check, way, ..), _)| (*check, *way))
+            .collect();
+        kinds.len() as u64
     }
 
     /// The first entry that decides.
@@ -149,7 +173,7 @@ impl Wrongs {
             return None;
         }
         self.entries.iter().find(|wrong| {
-            wrong.confidence == Confidence::Proven && is_open(wrong, self.known_decide)
+            wrong.confidence == Confidence::Proven && is_open(&kind(wrong), self.known_decide)
         })
     }
 
@@ -163,14 +187,11 @@ impl Wrongs {
             {
                 continue;
             }
-            let counts = is_open(wrong, self.known_decide);
-            if counts && let Some(count) = self.open.get_mut(&open_key(wrong)) {
+            if let Some(count) = self.counts.get_mut(&kind(wrong)) {
                 *count = count.saturating_sub(1);
             }
             wrong.confidence = Confidence::Proven;
-            if counts {
-                *self.open.entry(open_key(wrong)).or_default() += 1;
-            }
+            *self.counts.entry(kind(wrong)).or_default() += 1;
         }
     }
 
@@ -182,11 +203,10 @@ impl Wrongs {
         seen: EventNo,
     ) -> Vec<(ArrayKey, SectorRange)> {
         let mut forgiven = Vec::new();
-        let known_decide = self.known_decide;
         self.entries.retain(|wrong| {
             let lacks = matches!(
                 wrong.check,
-                Check::Stamp | Check::AckAll | Check::AllLegs | Check::DiscardAll
+                Check::Stamp | Check::AllLegs | Check::DiscardAll
             );
             let since = if lacks { since } else { seen };
             // A failed leg gets no superblocks: what was wrong with one stays so, and may be why the leg is no member.
@@ -194,9 +214,7 @@ impl Wrongs {
                 || (wrong.check, wrong.kind) == (Check::SbPeer, Wrongness::Metadata);
             let keep = wrong.leg != leg || wrong.at <= since || sent;
             if !keep {
-                if is_open(wrong, known_decide)
-                    && let Some(count) = self.open.get_mut(&open_key(wrong))
-                {
+                if let Some(count) = self.counts.get_mut(&kind(wrong)) {
                     *count = count.saturating_sub(1);
                 }
                 forgiven.push((wrong.key, wrong.array));
@@ -207,10 +225,17 @@ impl Wrongs {
     }
 }
 
-fn open_key(wrong: &Wrong) -> (Check, Wrongness, Confidence) {
-    (wrong.check, wrong.kind, wrong.confidence)
+fn kind(wrong: &Wrong) -> Kind {
+    (
+        wrong.check,
+        wrong.kind,
+        wrong.confidence,
+        wrong.known,
+        wrong.injected,
+    )
 }
 
-fn is_open(wrong: &Wrong, known_decide: bool) -> bool {
-    wrong.injected.is_none() && (known_decide || wrong.known.is_none())
+/// Whether entries of a kind are shown while the run goes on: neither injected nor known.
+fn is_open((_, _, _, known, injected): &Kind, known_decide: bool) -> bool {
+    injected.is_none() && (known_decide || known.is_none())
 }

@@ -3,6 +3,7 @@
 mod durable;
 mod excuses;
 mod expect;
+mod failing;
 mod faults;
 mod history;
 mod honest;

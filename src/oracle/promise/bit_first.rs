@@ -1,7 +1,7 @@
 //! `bit-first`: a chunk's bit is sent to every active leg before, or with, the data.
 //!
 //! Covers: at the arrival of a normal WRITE or DISCARD: the bit of each chunk it touches is set in what every active leg was sent, or a page with it is sent
-//! within twice the longest metadata write seen, and 2 s (`md-bitmap.c:md_bitmap_startwrite`, `md_bitmap_unplug`). *Strict*, where the agent says that its
+//! within twice the longest metadata write seen, and 2 s, beside what is in flight since before (`md-bitmap.c:md_bitmap_startwrite`, `md_bitmap_unplug`). *Strict*, where the agent says that its
 //! request is the only one in the guest: the bit is set in each active leg's copy as completed, and flushed, before the data arrives.
 //!
 //! Does not cover: the order of the two under concurrency: stock kernels let a second writer pass while the page is in flight (K1). Legs that are being recovered,
@@ -49,8 +49,10 @@ impl Checker {
             let mut late: Option<u64> = None;
             for chunk in array.chunks(sent, on_array) {
                 let flushed = !wire.caches()
-                    || wire.flush_failed > EventNo(0)
-                    || wire.set_at.get(&chunk).is_none_or(|set| *set < durable);
+                    || wire
+                        .set_at
+                        .get(&chunk)
+                        .is_none_or(|set| *set < durable || wire.flush_failed > *set);
                 if alone && !(held.is_set(chunk) && flushed) {
                     strict = strict.or(Some(chunk));
                 } else if !sent.is_set(chunk) {
@@ -130,12 +132,7 @@ impl Checker {
             else {
                 continue;
             };
-            let under_way = self.world.requests.in_flight(late.leg).any(|(_, open)| {
-                open.ranges
-                    .iter()
-                    .any(|range| range.intersection(area).is_some())
-            });
-            if under_way {
+            if self.page_waits(no, &late) {
                 late.deadline_us = us.saturating_add(GRACE_US);
                 self.promises.late_bits.push(late);
                 continue;
@@ -157,6 +154,24 @@ impl Checker {
                 note,
             );
         }
+    }
+
+    /// Whether the page may not have been sent yet: it is on its way to an active leg, or one still has not answered what it was given before the data came. md
+    /// waits for all legs' pages before it writes the next one (`md-bitmap.c:md_bitmap_wait_writes`), and the guest's queue may have no room.
+    fn page_waits(&self, no: EventNo, late: &Late) -> bool {
+        let Some(array) = self.world.md.array(late.key) else {
+            return false;
+        };
+        array.active().any(|member| {
+            let sent = self.promises.leg(member.leg).sent_bitmap();
+            let area = sent.map(|copy| copy.area()).unwrap_or_default();
+            let on_bitmap = |range: &SectorRange| range.intersection(area).is_some();
+            self.world.requests.in_flight(member.leg).any(|(_, open)| {
+                open.arrived < late.since
+                    || open.ranges.iter().any(on_bitmap)
+                        && (member.leg == late.leg || open.arrived < no)
+            })
+        })
     }
 
     /// A metadata write was fetched: takes the bits that it brings, and judges those that it clears.

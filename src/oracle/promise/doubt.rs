@@ -1,8 +1,8 @@
 //! Violations that only what comes later can prove: what md held back in the guest, or a leg that it has failed and not yet recorded, looks the same at
 //! first.
 //!
-//! A leg that missed a flush is taken at its word when md sends it another normal write (a faulty leg gets none), or when the run ends with the leg
-//! active. A recovered leg that lacks a write is found wrong when the array is next fully clean and the leg still never had that content.
+//! A leg that missed a flush is taken at its word when md sends it a write that began later (a faulty leg gets none), or when the run ends with the leg active,
+//! and was not called faulty meanwhile. A recovered leg that lacks a write is found wrong when the array is next fully clean and the leg still never had that content.
 
 use crate::block::{LegId, Sector, SectorRange};
 use crate::event::EventNo;
@@ -57,14 +57,14 @@ impl Doubts {
 }
 
 impl Checker {
-    /// md sends the leg a normal write: it is not faulty.
-    pub(super) fn leg_is_alive(&mut self, leg: LegId) {
+    /// md sent the leg a write that began then: it was not faulty.
+    pub(in crate::oracle) fn leg_is_alive(&mut self, leg: LegId, began: EventNo) {
         if self.promises.doubts.missed.is_empty() {
             return;
         }
         let (mine, others) = std::mem::take(&mut self.promises.doubts.missed)
             .into_iter()
-            .partition(|missed| missed.leg == leg);
+            .partition(|missed| missed.leg == leg && missed.at < began);
         self.promises.doubts.missed = others;
         let mine: Vec<Missed> = mine;
         for missed in mine {
@@ -85,7 +85,7 @@ impl Checker {
     pub(crate) fn resolve_doubts(&mut self, no: EventNo) {
         for array in self.world.md.arrays().to_vec() {
             for member in array.active() {
-                self.leg_is_alive(member.leg);
+                self.leg_is_alive(member.leg, EventNo(u64::MAX));
             }
             self.resolve_at_rest(no, &array);
         }

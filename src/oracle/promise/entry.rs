@@ -184,9 +184,13 @@ impl Checker {
             }
             Standing::No => (None, confidence),
         };
-        let entries = self.promises.entries.entry(check).or_default();
-        *entries += 1;
-        if *entries > ENTRIES_MAX {
+        let injected = if array.is_empty() {
+            None
+        } else {
+            self.injected_by(key, array)
+        };
+        let alike = (check, kind, confidence, known, injected);
+        if self.wrongs.count(&alike) >= ENTRIES_MAX {
             self.wrongs.uncounted += 1;
             return;
         }
@@ -255,11 +259,7 @@ impl Checker {
             instead: None,
             known,
             note: Some(note),
-            injected: if array.is_empty() {
-                None
-            } else {
-                self.injected_by(key, array)
-            },
+            injected,
             detail,
         });
     }

@@ -63,7 +63,7 @@ impl Checker {
             .map(|member| member.leg)
             .find(|leg| {
                 let wire = self.promises.leg(*leg);
-                let refused = wire.errors.first_in(wire.superblock_place()).is_some();
+                let refused = wire.failed_since(wire.superblock_place(), wire.kernel);
                 !refused && !wire.records_away(number)
             })
     }

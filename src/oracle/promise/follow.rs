@@ -176,7 +176,6 @@ impl Checker {
             }
             return;
         }
-        self.leg_is_alive(id.leg);
         let part = range.intersection(member.data).unwrap_or_default();
         self.window_crossed(id, array.key, on_array);
         self.gate_arrived(id, array.key);
@@ -426,6 +425,7 @@ impl Checker {
             }
             return;
         }
+        wire.last_error = no;
         for range in &open.ranges {
             wire.errors.insert(*range);
             wire.unfixed.insert(*range);

@@ -4,7 +4,7 @@
 //! that brought the content, and completed. virtio-blk has no FUA, so the block layer sends a FLUSH after it (`raid1.c:raid1_write_request`
 //! passes the flag on, `block/blk-flush.c`).
 //!
-//! Does not cover: legs without a write cache, or on which no FLUSH was ever seen; writes that a leg answered with an error (retries carry no FUA); contents that
+//! Does not cover: legs without a write cache, or on which no FLUSH was ever seen; writes during which a leg answered with an error in their sectors (retries carry no FUA); contents that
 //! were written over since.
 
 use crate::event::EventNo;
@@ -29,7 +29,7 @@ impl Checker {
             return;
         }
         let on_leg = leg_range(member, record.array);
-        if wire.errors.first_in(on_leg).is_some() || wire.flush_failed > record.begin {
+        if wire.failed_since(on_leg, record.begin) || wire.flush_failed > record.begin {
             return;
         }
         let shadow = self.world.shadow(member.leg);

@@ -39,6 +39,11 @@ impl Checker {
             };
             let wire = &mut self.promises.legs[member.leg.index()];
             wire.out |= member.slot.is_none();
+            if member.slot.is_none() {
+                // What it missed it may have missed because it was faulty.
+                let missed = &mut self.promises.doubts.missed;
+                missed.retain(|missed| missed.leg != member.leg);
+            }
             let gone = &mut wire.gone;
             if away {
                 if gone.since.is_none() && !gone.stirred {

@@ -44,7 +44,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::checker::Checker;
 use crate::block::{LegId, RequestId, SectorRange};
-use crate::finding::{Check, Wrongness};
+use crate::finding::Wrongness;
 use crate::header::RunHeader;
 use crate::md::{Array, ArrayKey, Member};
 use crate::shadow::RangeSet;
@@ -54,8 +54,8 @@ pub(crate) use wire::LegWire;
 /// Neighbouring array sectors, the leg that is wrong there, and in which way.
 type Difference = (SectorRange, (u8, Wrongness));
 
-/// Entries of one check that are made; more are the same bug over and over.
-const ENTRIES_MAX: u32 = 64;
+/// Entries of one kind that are made; more are the same bug over and over.
+const ENTRIES_MAX: u64 = 64;
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -83,7 +83,6 @@ pub(crate) struct Promises {
     checkpoints: checkpoint::Checkpoints,
     scrubs: BTreeMap<ArrayKey, scrub::Scrub>,
     doubts: doubt::Doubts,
-    entries: BTreeMap<Check, u32>,
     arrivals_us: BTreeMap<RequestId, u64>,
 }
 

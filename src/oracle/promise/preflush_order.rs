@@ -40,7 +40,7 @@ impl Checker {
             return;
         };
         let wire = self.promises.leg(id.leg);
-        if !member.active || !wire.caches() || !wire.errors.is_empty() {
+        if !member.active || !wire.caches() || wire.errors.first_in(range).is_some() {
             return;
         }
         let before = Sector(on_array.start().0 - 1);
@@ -55,6 +55,10 @@ impl Checker {
                 return;
             };
             let version = self.world.shadow(other.leg).current(at);
+            let one = SectorRange::new(at, 1).unwrap_or_default();
+            if self.promises.leg(other.leg).errors.first_in(one).is_some() {
+                return;
+            }
             if version.origin != Origin::Write || version.state != State::Acknowledged {
                 return;
             }

@@ -45,6 +45,8 @@ pub(crate) struct LegWire {
     pub(super) header_at_arrival: BTreeMap<RequestId, Option<u64>>,
     /// Sectors for which the leg returned an error in this boot; those that were not written well since; and of these where a READ got it.
     pub(super) errors: RangeSet,
+    /// When it last returned one.
+    pub(super) last_error: EventNo,
     pub(super) unfixed: RangeSet,
     pub(super) read_errors: RangeSet,
     /// The bad-block list as completed, and what was written to in it since.
@@ -83,6 +85,7 @@ impl LegWire {
             set_at: BTreeMap::new(),
             header_at_arrival: BTreeMap::new(),
             errors: RangeSet::default(),
+            last_error: EventNo(0),
             unfixed: RangeSet::default(),
             read_errors: RangeSet::default(),
             bad: Vec::new(),
@@ -117,6 +120,11 @@ impl LegWire {
                 .flushes
                 .iter()
                 .any(|(arrived, ended)| *arrived > after && *ended < before)
+    }
+
+    /// Whether the leg returned an error for some of these sectors, and its last one later than that.
+    pub(super) fn failed_since(&self, range: SectorRange, no: EventNo) -> bool {
+        self.last_error > no && self.errors.first_in(range).is_some()
     }
 
     /// Whether this leg's superblock says that another device is faulty, removed or a spare.

@@ -1,0 +1,275 @@
+//! Legs that fail while requests are under way, requests that a cut leaves open, and errors that are over: neither false alarms nor blindness.
+
+use crate::history::{Block, History, Load, garbage};
+use legwatch::block::{Operation, Status};
+use legwatch::event::Content;
+use legwatch::finding::{Check, Wrongness};
+use legwatch::mark::IntentKind;
+use legwatch::oracle::Verdict;
+
+fn finish(history: &mut History) -> Verdict {
+    history.honest(&Load::new(9, 3, 5000, 16));
+    history.superblocks(true);
+    history.quiet();
+    history.power_off();
+    history.verdict()
+}
+
+#[track_caller]
+fn silent(verdict: &Verdict) {
+    assert!(verdict.findings.is_empty(), "{:#?}", verdict.findings);
+}
+
+#[track_caller]
+fn only(verdict: &Verdict, check: Check) {
+    let [finding] = &verdict.findings[..] else {
+        panic!("one finding: {:#?}", verdict.findings);
+    };
+    assert_eq!(finding.check, check, "{finding:#?}");
+}
+
+/// Leg b is failed; a write that was past md_write_start passes it by and is acknowledged, bits and the bitmap's header are written, and then superblocks say so.
+/// `later`: a write that began after that acknowledgement reached leg b, so it was good.
+fn passed_by(later: bool) -> Verdict {
+    let mut history = History::with_bitmap(3, None);
+    history.honest(&Load::new(1, 1, 0, 8));
+    let load = Load::new(1, 2, 640, 8);
+    history.begin(&load);
+    for leg in [0, 2] {
+        history.write(leg, 640, &load.contents());
+    }
+    history.end(&load);
+    if later {
+        history.honest(&Load::new(1, 3, 1280, 8));
+    }
+    history.failed = Some(1);
+    for leg in [0, 2] {
+        history.bitmap_page(leg, history.bits);
+    }
+    history.superblocks(false);
+    finish(&mut history)
+}
+
+#[test]
+fn a_write_that_passes_a_failed_leg_by_before_it_is_on_record() {
+    silent(&passed_by(false));
+    let verdict = passed_by(true);
+    only(&verdict, Check::Stamp);
+    assert_eq!(verdict.findings[0].kind, Wrongness::Absent);
+    assert_eq!(verdict.findings[0].legs, ["b"]);
+}
+
+/// A leg misses a flush. `failed`: for it had failed; it comes back later.
+fn flush_missed(failed: bool, error: bool) -> Verdict {
+    let mut history = History::with_bitmap(3, None);
+    history.honest(&Load::new(1, 1, 0, 8));
+    if error {
+        let read = history.arrive(1, Operation::Read, 3000, 8);
+        history.complete_with(read, Status::IoErr, Content::NotTaken);
+        let block = [0; 512];
+        history.write(1, 3000, &[block; 8]);
+    }
+    let flush = Load::new(1, 2, 0, 0).kind(IntentKind::Flush);
+    history.begin(&flush);
+    history.flush(0);
+    history.flush(2);
+    history.end(&flush);
+    if failed {
+        // What was on its way to it since before.
+        history.write(1, 0, &Load::new(1, 1, 0, 8).contents());
+        history.failed = Some(1);
+        history.superblocks(false);
+        history.failed = None;
+        history.recovering = Some(1);
+        history.superblocks(false);
+        history.honest(&Load::new(1, 3, 640, 8));
+        history.copy(0, &[1], 0, &Load::new(1, 1, 0, 8).contents());
+        history.recovering = None;
+        history.superblocks(false);
+    }
+    finish(&mut history)
+}
+
+#[test]
+fn a_flush_that_a_failed_leg_misses_is_not_held_against_it_when_it_is_back() {
+    silent(&flush_missed(true, false));
+    only(&flush_missed(false, false), Check::FlushAll);
+}
+
+#[test]
+fn an_error_that_is_over_excuses_no_flush_that_is_missed_later() {
+    only(&flush_missed(false, true), Check::FlushAll);
+}
+
+/// A durable write without its flush on leg b; `early`: leg b failed to read these sectors long before, else while it was written.
+fn not_durable(early: bool) -> Verdict {
+    let mut history = History::with_bitmap(2, None);
+    history.honest(&Load::new(1, 1, 640, 8));
+    history.flush(0);
+    history.flush(1);
+    let error = |history: &mut History| {
+        let read = history.arrive(1, Operation::Read, 640, 8);
+        history.complete_with(read, Status::IoErr, Content::NotTaken);
+        history.write(1, 640, &Load::new(1, 1, 640, 8).contents());
+        history.flush(1);
+    };
+    if early {
+        error(&mut history);
+    }
+    let mut load = Load::new(1, 2, 640, 8);
+    load.flags.dsync = true;
+    history.begin(&load);
+    if !early {
+        error(&mut history);
+    }
+    for leg in 0..2 {
+        history.write(leg, 640, &load.contents());
+    }
+    history.flush(0);
+    history.end(&load);
+    finish(&mut history)
+}
+
+#[test]
+fn an_error_that_is_over_excuses_no_durable_write_later() {
+    only(&not_durable(true), Check::FuaTail);
+    silent(&not_durable(false));
+}
+
+/// A write that is alone in the guest comes before the FLUSH that makes its bit durable; a FLUSH of leg b failed long before.
+#[test]
+fn a_flush_that_failed_once_excuses_no_bit_later() {
+    let mut history = History::with_bitmap(2, None);
+    history.honest(&Load::new(1, 1, 0, 8));
+    let flush = history.arrive_at(1, Operation::Flush, 0, 0);
+    history.complete_with(flush, Status::IoErr, Content::NotTaken);
+    history.flush(1);
+    let mut load = Load::new(1, 2, 640, 8);
+    load.flags.alone = true;
+    history.begin(&load);
+    history.meta_flush = false;
+    history.set_bits(history.bits | 1 << 10);
+    history.meta_flush = true;
+    for leg in 0..2 {
+        history.write(leg, 640, &load.contents());
+    }
+    history.end(&load);
+    let verdict = finish(&mut history);
+    only(&verdict, Check::BitFirst);
+}
+
+/// Leg a holds a page with other bits for long: md sends the next one when it has an answer (K1), and the data goes out at once. `sent`: whether it then comes.
+fn page_held(sent: bool) -> Verdict {
+    let mut history = History::with_bitmap(2, None);
+    history.honest(&Load::new(1, 1, 0, 8));
+    let bits = history.bits | 1 << 5;
+    let page: Block = history.bitmap_block(bits);
+    history.bitmap_page(1, bits);
+    history.flush(0);
+    let held = history.arrive_at(0, Operation::Write, 16, 1);
+    history.fetch_with(held, &[page], true);
+    history.honest_md = false;
+    history.honest(&Load::new(1, 2, 640, 8));
+    history.wait_us(20_000_000);
+    history.honest(&Load::new(1, 3, 0, 8));
+    history.complete(held);
+    history.flush(0);
+    history.bits = bits;
+    history.honest_md = true;
+    if sent {
+        history.set_bits(bits | 1 << 10);
+    }
+    history.wait_us(50_000_000);
+    history.honest(&Load::new(1, 4, 0, 8));
+    history.wait_us(50_000_000);
+    finish(&mut history)
+}
+
+#[test]
+fn a_page_that_waits_for_another_legs_page_is_not_late() {
+    silent(&page_held(true));
+    only(&page_held(false), Check::BitFirst);
+}
+
+/// The machine is killed with a bitmap page in flight on leg b.
+fn killed_with_a_page_in_flight(covered: bool) -> Verdict {
+    let mut history = History::with_bitmap(2, None);
+    history.honest(&Load::new(1, 1, 0, 8));
+    if covered {
+        history.set_bits(history.bits | 1 << 10);
+    }
+    history.honest_md = false;
+    history.write(0, 640, &[garbage(1)]);
+    let bits = history.bits | 1 << 5;
+    let page = history.bitmap_block(bits);
+    let held = history.arrive_at(1, Operation::Write, 16, 1);
+    history.fetch_with(held, &[page], true);
+    history.abandon(held, false);
+    history.cut();
+    history.verdict()
+}
+
+#[test]
+fn a_cut_with_metadata_in_flight_is_looked_at_on_all_legs() {
+    only(&killed_with_a_page_in_flight(false), Check::CrashCovered);
+    silent(&killed_with_a_page_in_flight(true));
+}
+
+/// Leg b is pulled out with a superblock in flight, and the guest goes on.
+#[test]
+fn a_leg_that_left_metadata_unanswered_has_failed_if_the_guest_goes_on() {
+    let mut history = History::with_bitmap(2, None);
+    history.honest(&Load::new(1, 1, 0, 8));
+    let bits = history.bits | 1 << 10;
+    let page = history.bitmap_block(bits);
+    let held = history.arrive_at(1, Operation::Write, 16, 1);
+    history.fetch_with(held, &[page], true);
+    history.abandon(held, false);
+    history.bitmap_page(0, bits);
+    history.honest_md = false;
+    let load = Load::new(1, 2, 640, 8);
+    history.begin(&load);
+    history.write(0, 640, &load.contents());
+    history.end(&load);
+    history.bits = bits;
+    history.failed = Some(1);
+    history.superblocks(false);
+    history.honest_md = true;
+    silent(&finish(&mut history));
+}
+
+/// Many bits go clear over a write-mostly leg that is behind (K2), and then one over a difference on a leg that is not.
+#[test]
+fn many_known_deviations_hide_no_finding_of_the_same_check() {
+    let mut history = History::new(3, Some(2));
+    for event in &mut history.events {
+        if let legwatch::event::What::Mark(legwatch::mark::Mark::Hello(hello)) = &mut event.what {
+            hello.release = "6.12.117".into();
+        }
+    }
+    let mut held = Vec::new();
+    for at in 0..100u64 {
+        let load = Load::new(1, at + 1, at * 64, 8);
+        history.begin(&load);
+        for leg in 0..2 {
+            history.write(leg, load.sector, &load.contents());
+        }
+        let late = history.arrive(2, Operation::Write, load.sector, 8);
+        history.fetch(late, &load.contents());
+        held.push(late);
+        history.end(&load);
+    }
+    history.set_bits(0);
+    for late in held {
+        history.complete(late);
+    }
+    history.honest(&Load::new(2, 1, 7000, 8));
+    history.write(0, 7100, &[garbage(1)]);
+    history.write(2, 7100, &[garbage(1)]);
+    history.set_bits(0);
+    history.write(1, 7100, &[garbage(1)]);
+    let verdict = finish(&mut history);
+    only(&verdict, Check::BitClearEq);
+    assert_eq!(verdict.findings[0].legs, ["b"]);
+    assert_eq!(verdict.known.len(), 1, "{:#?}", verdict.known);
+}
