@@ -11,8 +11,8 @@ use std::mem::MaybeUninit;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// Mappings that can be on the list: 16 legs' worth of regions. What comes after is mapped, and not guarded.
-const PLACES: usize = 4096;
+/// Mappings that can be on the list: 16 legs' worth of regions, twice. What does not fit is refused.
+const PLACES: usize = 8192;
 const PAGE: usize = 4096;
 
 /// A place on the list. The handler reads it while others write it: atomics alone, and the length is set last and cleared first.
@@ -46,12 +46,12 @@ static BEFORE: Before = Before(UnsafeCell::new(MaybeUninit::zeroed()));
 /// A mapping on the list, for as long as this lives. It must be dropped before the mapping is taken away.
 #[derive(Debug)]
 pub(super) struct Guard {
-    place: Option<usize>,
+    place: usize,
 }
 
 impl Guard {
-    /// Puts whole pages on the list.
-    pub(super) fn new(start: *mut libc::c_void, bytes: usize) -> Guard {
+    /// Puts whole pages on the list; `None` if it is full.
+    pub(super) fn new(start: *mut libc::c_void, bytes: usize) -> Option<Guard> {
         static HANDLER: Once = Once::new();
         HANDLER.call_once(install);
         for (at, place) in LIST.iter().enumerate() {
@@ -61,22 +61,21 @@ impl Guard {
             place.lost.store(false, Ordering::Relaxed);
             place.start.store(start.addr(), Ordering::Relaxed);
             place.bytes.store(bytes, Ordering::Release);
-            return Guard { place: Some(at) };
+            return Some(Guard { place: at });
         }
-        Guard { place: None }
+        None
     }
 
     /// Whether the mapping's owner has taken a part of it away.
     pub(super) fn is_lost(&self) -> bool {
-        self.place
-            .and_then(|at| LIST.get(at))
+        LIST.get(self.place)
             .is_some_and(|place| place.lost.load(Ordering::Acquire))
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(place) = self.place.and_then(|at| LIST.get(at)) {
+        if let Some(place) = LIST.get(self.place) {
             place.bytes.store(0, Ordering::Release);
             place.taken.store(false, Ordering::Release);
         }

@@ -46,6 +46,12 @@ pub enum MemoryError {
         /// Size in bytes.
         bytes: u64,
     },
+    /// More mappings than can be watched.
+    #[error("memory region at guest address {gpa:#x} is one too many; too many are shared already")]
+    TooMany {
+        /// Guest-physical address.
+        gpa: u64,
+    },
     /// The kernel refuses.
     #[error("mapping the memory region at guest address {gpa:#x}")]
     Map {
@@ -80,7 +86,7 @@ pub struct Region {
     host: *mut u8,
     map: *mut libc::c_void,
     map_bytes: usize,
-    /// Until the mapping goes; there always.
+    /// Until the mapping goes.
     guard: Option<Guard>,
 }
 
@@ -145,7 +151,7 @@ impl Region {
         if map == libc::MAP_FAILED {
             return Err(at_fault(std::io::Error::last_os_error()));
         }
-        Ok(Region {
+        let region = Region {
             gpa,
             bytes,
             user,
@@ -154,8 +160,13 @@ impl Region {
                 .wrapping_add(usize::try_from(lead).unwrap_or(0)),
             map,
             map_bytes,
-            guard: Some(Guard::new(map, map_bytes)),
-        })
+            guard: Guard::new(map, map_bytes),
+        };
+        // Without its guard a file that is cut short would kill us. What was mapped goes with the region.
+        if region.guard.is_none() {
+            return Err(MemoryError::TooMany { gpa });
+        }
+        Ok(region)
     }
 
     /// `gpa + bytes`, which was checked not to wrap.
