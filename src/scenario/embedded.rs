@@ -80,6 +80,7 @@
     ("fault-held-write-mostly", include_str!("../../vm/scenarios/fault-held-write-mostly.toml")),
     ("fault-disconnected-leg", include_str!("../../vm/scenarios/fault-disconnected-leg.toml")),
     ("fault-unplugged-leg", include_str!("../../vm/scenarios/fault-unplugged-leg.toml")),
+    ("fault-twin-lost", include_str!("../../vm/scenarios/fault-twin-lost.toml")),
     ("fault-cut-again", include_str!("../../vm/scenarios/fault-cut-again.toml")),
     ("raid10-readd", include_str!("../../vm/scenarios/raid10-readd.toml")),
     ("serialize-add-leg", include_str!("../../vm/scenarios/serialize-add-leg.toml")),

@@ -1,6 +1,12 @@
 //! md's reaction to faults, on stock kernels. By default a sample, each on one kernel or two; `LEGWATCH_FULL=1` runs all on all.
 
+use std::fs::File;
+use std::io::BufReader;
+
 use super::harness::{Ran, full, run, scenario};
+use legwatch::block::{LegId, Status};
+use legwatch::event::{Action, Event, What};
+use legwatch::journal::Reader;
 use serde_json::Value;
 
 const KERNELS: [&str; 3] = ["pinned:6.1", "pinned:6.12", "pinned:7.3.4"];
@@ -68,6 +74,57 @@ fn a_lost_write_is_a_finding_where_md_had_to_notice() {
         headline.contains("md did not notice what fault `b loses writes` did"),
         "{headline}"
     );
+}
+
+/// A twin is told by what is written, so a recovery and what one leg alone got shift nothing: the rule fires once, on a write that a has and b loses.
+#[test]
+fn a_write_that_the_other_leg_has_is_lost_once_after_a_recovery() {
+    on("fault-twin-lost", &["pinned:6.12"], |ran| {
+        clean(ran);
+        assert_eq!(fired(ran, "b loses what a has"), 1);
+        let fact = &ran.report()["coverage"]["facts"]["mismatch_cnt"];
+        assert_eq!(fact, "128", "md's check counts the 32 sectors' pages");
+        let file = BufReader::new(File::open(ran.folder.join("journal")).unwrap());
+        let mut reader = Reader::new(file).unwrap();
+        let mut events: Vec<Event> = Vec::new();
+        while let Some(event) = reader.next_event().unwrap() {
+            events.push(event);
+        }
+        let lost = events.iter().find_map(|event| match &event.what {
+            What::Decided(decided) if matches!(decided.action, Action::Lose { .. }) => {
+                Some(decided.request)
+            }
+            _ => None,
+        });
+        let lost = lost.expect("the rule's decision");
+        assert_eq!(lost.leg, LegId(1));
+        let arrived = |request| {
+            events.iter().find_map(|event| match &event.what {
+                What::Arrived(one) if one.request == request => Some((event.no, &one.ranges)),
+                _ => None,
+            })
+        };
+        let fetched = |request| {
+            events.iter().find_map(|event| match &event.what {
+                What::Fetched(one) if one.request == request => Some(&one.digests),
+                _ => None,
+            })
+        };
+        let (came, ranges) = arrived(lost).unwrap();
+        let content = fetched(lost).unwrap();
+        // The same content to the same sectors (both legs' data begins at the same sector), answered by a before it came to b.
+        let twins = events.iter().filter(|event| match &event.what {
+            What::Completed(done) => {
+                done.request.leg == LegId(0)
+                    && done.status == Status::Ok
+                    && event.no < came
+                    && arrived(done.request).is_some_and(|(_, theirs)| theirs == ranges)
+                    && fetched(done.request) == Some(content)
+            }
+            _ => false,
+        });
+        assert_eq!(twins.count(), 1);
+    });
 }
 
 #[test]
