@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::chance::chance;
 use super::decide::{Around, Chance, Decision, Known, Seen, Store, Wait};
-use super::rule::{Answer, Delay, Do, Op, Part, Stage};
-use crate::block::{Sector, SectorRange, Status};
+use super::rule::{Answer, Delay, Do, Misdirect, Op, Part, Stage};
+use crate::block::{LegId, Sector, SectorRange, Status};
 use crate::event::Action;
 use crate::stamp::SplitMix64;
 
@@ -33,7 +33,7 @@ impl Known {
                 Action::Fail { status }
             }
             Do::NeverAnswer => {
-                decision.wait = Wait::Forever;
+                decision.never = true;
                 decision.late_fetch |= early;
                 decision.late_store |= middle;
                 Action::NeverAnswer
@@ -46,20 +46,23 @@ impl Known {
                 Action::Delay { ms }
             }
             Do::Hold(hold) => {
-                decision.wait = Wait::Release {
+                let wait = Wait::Release {
                     mark: hold.until_mark.clone(),
                     rule: self.until_rule.map(|rule| (rule, around.fired(rule))),
                     by: number,
                     released: around.releases(number),
                 };
-                decision.wait_most = hold.at_most_ms.map(|ms| Duration::from_millis(ms.into()));
+                let most = hold.at_most_ms.map(|ms| Duration::from_millis(ms.into()));
+                decision.waits.push((wait, most));
                 decision.late_fetch |= early;
                 decision.late_store |= middle;
                 Action::Hold
             }
             Do::Reorder(reorder) => {
-                decision.wait = Wait::Behind(reorder.behind);
-                decision.wait_most = Some(Duration::from_millis(reorder.at_most_ms.into()));
+                let most = Duration::from_millis(reorder.at_most_ms.into());
+                decision
+                    .waits
+                    .push((Wait::Behind(reorder.behind), Some(most)));
                 Action::Reorder {
                     behind: reorder.behind,
                 }
@@ -94,12 +97,7 @@ impl Known {
                 }
             }
             Do::Misdirect(to) => {
-                let leg = self.to_leg.unwrap_or(seen.request.leg);
-                let Some(range) = own.first() else { return };
-                // What would go past the end goes to the end.
-                let last = seen.sectors.saturating_sub(range.count());
-                let start = to.to_sector.unwrap_or(range.start().0).min(last);
-                let Some(there) = SectorRange::new(Sector(start), range.count()) else {
+                let (leg, Some(there)) = self.misdirected(to, seen, around) else {
                     return;
                 };
                 decision.misdirect = Some((number, leg, there));
@@ -136,22 +134,24 @@ impl Known {
                 decision.bad = Some(number);
                 Action::BadSectors { sectors: own }
             }
-            Do::ReadOnly | Do::Dead => {
+            Do::Dead => {
                 decision.fail = Some((Status::IoErr, Stage::BeforeFetch));
-                if self.rule.action == Do::Dead {
-                    Action::Dead
-                } else {
-                    Action::ReadOnly
+                Action::Dead
+            }
+            Do::ReadOnly => {
+                if seen.operation.modifies() {
+                    decision.fail = Some((Status::IoErr, Stage::BeforeFetch));
                 }
+                Action::ReadOnly
             }
             Do::PowerCut => {
                 decision.cut = true;
-                decision.wait = Wait::Forever;
+                decision.never = true;
                 Action::PowerCut
             }
             Do::Disconnect(disconnect) => {
                 decision.disconnect = Some(Duration::from_millis(disconnect.ms.into()));
-                decision.wait = Wait::Forever;
+                decision.never = true;
                 Action::Disconnect { ms: disconnect.ms }
             }
             Do::Unplug(unplug) => Action::Unplug {
@@ -165,6 +165,28 @@ impl Known {
             }
         };
         decision.hit(seen, number, action);
+    }
+
+    /// Where a request goes instead. What would go past the end goes to the end.
+    pub(super) fn misdirected(
+        &self,
+        to: &Misdirect,
+        seen: &Seen<'_>,
+        around: &dyn Around,
+    ) -> (LegId, Option<SectorRange>) {
+        let own = seen.request.leg;
+        let leg = self.to_leg.unwrap_or(own);
+        let other = if leg == own {
+            None
+        } else {
+            around.sectors(leg)
+        };
+        let there = seen.ranges.first().and_then(|range| {
+            let last = other.unwrap_or(seen.sectors).saturating_sub(range.count());
+            let start = to.to_sector.unwrap_or(range.start().0).min(last);
+            SectorRange::new(Sector(start), range.count())
+        });
+        (leg, there)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whether a list of rules makes sense. Everything that can be refused is refused before anything starts.
 
 use super::rule::{Answer, Do, Op, Rule, Stage};
+use crate::block::{Sector, SectorRange};
 use crate::config::{LegConfig, MediumConfig};
 
 /// Gives names to the rules that have none: the action, with a number from the second on.
@@ -51,8 +52,11 @@ fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(),
             .find(|leg| leg.name == name)
             .ok_or_else(|| format!("unknown leg `{name}`; the legs are {}", known()))
     };
-    let mut targets = Vec::new();
+    let mut targets: Vec<&LegConfig> = Vec::new();
     for name in &rule.legs {
+        if targets.iter().any(|target| target.name == *name) {
+            return Err(format!("legs names `{name}` twice"));
+        }
         targets.push(leg(name)?);
     }
     if targets.is_empty() {
@@ -61,12 +65,16 @@ fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(),
     let fits = rule.action.fits();
     if let Some(op) = rule.on.iter().find(|op| !fits.contains(op)) {
         return Err(format!(
-            "{} does nothing to a {op:?}, only to {fits:?}",
-            rule.action.name()
-        )
-        .to_lowercase());
+            "{} does nothing to a {}, only to {}",
+            rule.action.name(),
+            op.name(),
+            names(fits)
+        ));
     }
     counts(rule)?;
+    if let Some(depth) = rule.depth {
+        in_flight("depth", depth, &targets)?;
+    }
     if let Some(stage) = rule.stage {
         let fits = match rule.action {
             Do::Fail(_) => true,
@@ -108,10 +116,9 @@ fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(),
     let can_come = |op: Op| targets.iter().any(|leg| offers(leg, op));
     if !rule.operations().iter().any(|op| can_come(*op)) {
         return Err(format!(
-            "no leg of the rule takes a {:?} (its configuration says so): it can inject nothing",
-            rule.operations()
-        )
-        .to_lowercase());
+            "no leg of the rule takes a {} (its configuration says so): it can inject nothing",
+            names(rule.operations())
+        ));
     }
     for (key, span) in [("sectors", rule.sectors), ("array sectors", rule.array)] {
         if let Some(span) = span
@@ -124,7 +131,7 @@ fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(),
         }
     }
     if let Some(after) = &rule.after {
-        refers(rule, rules, &after.rule, "after")?;
+        waits_for(rule, rules, &after.rule)?;
         if after.times == 0 {
             return Err("after.times = 0 is no condition; leave it out".into());
         }
@@ -145,8 +152,8 @@ fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(),
         }
         if !rule.operations().contains(&Op::Write) {
             return Err(format!(
-                "only writes have twins, and the rule is about {:?}; put \"write\" into `on`, or leave `twin` out",
-                rule.operations()
+                "only writes have twins, and the rule is about {}; put \"write\" into `on`, or leave `twin` out",
+                names(rule.operations())
             ));
         }
     }
@@ -161,8 +168,14 @@ fn one(rule: &Rule, rules: &[Rule], at: usize, legs: &[LegConfig]) -> Result<(),
                 beside.leg
             ));
         }
+        in_flight("beside.in_flight", beside.in_flight, &[leg(&beside.leg)?])?;
     }
     action(rule, rules, &targets, &leg)
+}
+
+fn names(ops: &[Op]) -> String {
+    let names: Vec<&str> = ops.iter().map(|op| op.name()).collect();
+    names.join(", ")
 }
 
 /// The first rule that asks for something that only QEMU's owner can do, by its place.
@@ -180,16 +193,16 @@ pub fn no_qemu(rule: &Rule) -> String {
     )
 }
 
-/// `name` is another rule that leads here without a circle.
-fn refers(rule: &Rule, rules: &[Rule], name: &str, key: &str) -> Result<(), String> {
+/// Whether `name` is another rule, and does not wait for this one itself.
+fn waits_for(rule: &Rule, rules: &[Rule], name: &str) -> Result<(), String> {
     let find = |name: &str| rules.iter().find(|other| other.name == name);
     let Some(mut other) = find(name) else {
-        return Err(format!("{key}: there is no rule `{name}`"));
+        return Err(format!("after: there is no rule `{name}`"));
     };
     for _ in 0..rules.len() {
         if other.name == rule.name {
             return Err(format!(
-                "{key}: it waits for `{name}`, which waits for it: it can inject nothing"
+                "after: it waits for `{name}`, which waits for it: it can inject nothing"
             ));
         }
         match other.after.as_ref().and_then(|after| find(&after.rule)) {
@@ -220,6 +233,20 @@ fn follows(rule: &Rule, other: &Rule, times: u64, legs: usize) -> Result<(), Str
         return Err(format!(
             "after: `{}` fires in boot {first} at the earliest, and this rule is over with boot {last}: it can inject nothing",
             other.name
+        ));
+    }
+    Ok(())
+}
+
+/// Whether so many requests can be in flight on one of the legs.
+fn in_flight(key: &str, wanted: u64, legs: &[&LegConfig]) -> Result<(), String> {
+    /// What a queue has room for (virtio 1.2, 2.7 and 2.8: the queue size is at most 32768).
+    const RING_MAX: u64 = 32_768;
+    let queues = legs.iter().map(|leg| u64::from(leg.queues)).max();
+    let most = queues.unwrap_or(1).saturating_mul(RING_MAX);
+    if wanted > most {
+        return Err(format!(
+            "{key} = {wanted}, and the queues have room for {most} at most: it can inject nothing"
         ));
     }
     Ok(())
@@ -303,8 +330,24 @@ fn action<'a>(
             if hold.at_most_ms == Some(0) {
                 return Err("a hold of at most 0 ms: it can inject nothing".into());
             }
+            if let Some(mark) = &hold.until_mark
+                && rule.from_mark.as_ref() == Some(mark)
+            {
+                return Err(format!(
+                    "until_mark: `{mark}` is set before the rule begins (from_mark), so nothing is held: it can inject nothing"
+                ));
+            }
             if let Some(name) = &hold.until_rule {
-                refers(rule, rules, name, "until_rule")?;
+                // Whoever releases may well wait for this one (`after`): it has fired once it holds something.
+                if !rules.iter().any(|other| other.name == *name) {
+                    return Err(format!("until_rule: there is no rule `{name}`"));
+                }
+                let once = rule.nth.is_some() || rule.at_most == Some(1);
+                if *name == rule.name && once && targets.len() < 2 && hold.at_most_ms.is_none() {
+                    return Err(format!(
+                        "until_rule: `{name}` fires once, and would have to again to release what it holds; say never-answer"
+                    ));
+                }
             }
         }
         Do::Reorder(reorder) if reorder.behind == 0 || reorder.at_most_ms == 0 => {
@@ -334,8 +377,12 @@ fn action<'a>(
                     "from_sector = {from} is past the end of every leg: it can inject nothing"
                 ));
             }
-            if corrupt.flip_bits == Some(0) {
-                return Err("flip_bits = 0: it can inject nothing".into());
+            if let Some(bits) = corrupt.flip_bits
+                && !(1..=4096).contains(&bits)
+            {
+                return Err(format!(
+                    "flip_bits = {bits}; use 1 to 4096, the bits of a sector"
+                ));
             }
             if let Some(stuck) = corrupt.stuck
                 && (stuck.byte > 511 || stuck.bit > 7)
@@ -361,13 +408,19 @@ fn action<'a>(
                     "to_sector = {sector} is past the end of the leg that it is about: it can inject nothing"
                 ));
             }
-            if let Some(name) = &to.to_leg
-                && to.to_sector.is_none()
-                && targets.iter().all(|leg| leg.name == *name)
-            {
-                return Err(format!(
-                    "a request to leg {name} is misdirected to the same place: it can inject nothing"
-                ));
+            let same_leg = match &to.to_leg {
+                Some(name) => targets.iter().all(|leg| leg.name == *name),
+                None => true,
+            };
+            // A request that touches sector 0 begins there, and no other sector says where a request begins.
+            let first = SectorRange::new(Sector(0), 1);
+            let same_sector = to
+                .to_sector
+                .is_none_or(|to| to == 0 && rule.sectors.map(|span| span.0) == first);
+            if same_leg && same_sector {
+                return Err(
+                    "a request is misdirected to its own place: it can inject nothing".into(),
+                );
             }
         }
         Do::Stale(stale) => {
@@ -466,6 +519,11 @@ fn offers(leg: &LegConfig, op: Op) -> bool {
 pub fn check_alone(rules: &[Rule], steps: &[Vec<String>]) -> Result<(), (usize, String)> {
     const BY_HAND: &str = "or do it by hand, with --control and `legwatch ctl`";
     let is_step = |name: &String| steps.iter().any(|names| names.contains(name));
+    let first = |name: &String| {
+        let step = |names: &Vec<String>| names.iter().position(|step| step == name);
+        let mut boots = steps.iter().enumerate();
+        boots.find_map(|(boot, names)| Some((boot, step(names)?)))
+    };
     let cuts = rules.iter().any(|rule| matches!(rule.action, Do::PowerCut));
     for (at, rule) in rules.iter().enumerate() {
         let wrong = |why: String| Err((at, format!("fault `{}`: {why}; {BY_HAND}", rule.name)));
@@ -479,7 +537,17 @@ pub fn check_alone(rules: &[Rule], steps: &[Vec<String>]) -> Result<(), (usize, 
                 "to_mark: no step is called `{mark}`, so nothing sets it, and the rule never ends: name a step, or leave it out"
             ));
         }
-        // Marks stay set: a step of an earlier boot will do.
+        // Marks stay set: once the last is, nothing of the rule is left.
+        for (key, begin) in [("from_mark", &rule.from_mark), ("during", &rule.during)] {
+            if let (Some(begin), Some(end)) = (begin, &rule.to_mark)
+                && first(end) <= first(begin)
+            {
+                return wrong(format!(
+                    "to_mark: step `{end}` begins no later than `{begin}` ({key}): it can inject nothing"
+                ));
+            }
+        }
+        // A step of an earlier boot will do.
         if let (Some(mark), Some(last)) = (&rule.from_mark, rule.boots.iter().max())
             && let Some(first) = steps.iter().position(|names| names.contains(mark))
             && u32::try_from(first).is_ok_and(|first| first >= *last)

@@ -37,6 +37,8 @@ pub trait Around {
     fn of_array(&self, leg: LegId, array: SectorRange) -> Option<SectorRange>;
     /// Requests in flight on a leg.
     fn in_flight(&self, leg: LegId) -> u64;
+    /// Another leg's size in sectors, if that is known.
+    fn sectors(&self, leg: LegId) -> Option<u64>;
     /// How far another leg is with the twin of a write to `range` of `leg`, whose first sector's content has this CRC-32.
     fn twin(&self, leg: LegId, range: SectorRange, digest: u32, other: LegId) -> Option<TwinIs>;
     /// Whether the budget allows damage to these sectors; if so, it counts as done.
@@ -72,6 +74,9 @@ impl Around for Nothing {
     }
     fn in_flight(&self, _leg: LegId) -> u64 {
         0
+    }
+    fn sectors(&self, _leg: LegId) -> Option<u64> {
+        None
     }
     fn twin(
         &self,
@@ -144,13 +149,8 @@ pub enum Store {
 }
 
 /// What a request waits for besides its delay.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// Nothing.
-    #[default]
-    Not,
-    /// Nothing will come.
-    Forever,
     /// A mark, a rule that has fired more often than this, or a hand.
     Release {
         /// The mark.
@@ -171,10 +171,10 @@ pub enum Wait {
 pub struct Decision {
     /// How long its answer is held back, from its arrival.
     pub delay: Duration,
-    /// What it waits for in addition.
-    pub wait: Wait,
-    /// The longest that it waits for that.
-    pub wait_most: Option<Duration>,
+    /// What it waits for in addition, each not longer than that: all of it.
+    pub waits: SmallVec<[(Wait, Option<Duration>); 1]>,
+    /// Whether it is never answered, whatever else it waits for.
+    pub never: bool,
     /// Whether a write's payload is fetched just before completion.
     pub late_fetch: bool,
     /// Whether it is fetched at its arrival and stored just before completion.
@@ -486,6 +486,13 @@ impl Known {
             })
         {
             return false;
+        }
+        if let Do::Misdirect(to) = &rule.action {
+            let own = (seen.request.leg, seen.ranges.first().copied());
+            let (leg, there) = self.misdirected(to, seen, around);
+            if there.is_none() || (leg, there) == own {
+                return false;
+            }
         }
         self.twin.is_none_or(|(other, is)| {
             let twin =

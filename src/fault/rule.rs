@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::block::{Sector, SectorRange};
 
@@ -14,10 +14,18 @@ pub struct Rule {
     #[serde(default)]
     pub name: String,
     /// Legs; none: all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "some"
+    )]
     pub legs: Vec<String>,
     /// Operations; none: all that the action makes sense for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "some"
+    )]
     pub on: Vec<Op>,
     /// Sectors of the leg, `START+COUNT`; a request that touches them matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,7 +49,11 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<u64>,
     /// Only in these boots, from 1.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "some"
+    )]
     pub boots: Vec<u32>,
     /// From this request of the leg on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +96,21 @@ pub struct Rule {
     pub may_not_fire: bool,
 }
 
+/// A list that names something: whoever writes an empty one hardly means all.
+fn some<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let list = Vec::deserialize(from)?;
+    if list.is_empty() {
+        return Err(serde::de::Error::custom(
+            "an empty list: it can inject nothing; leave the key out to mean all",
+        ));
+    }
+    Ok(list)
+}
+
 /// A point on a request's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -110,6 +137,19 @@ pub enum Op {
     Discard,
     /// WRITE_ZEROES, with or without unmap.
     WriteZeroes,
+}
+
+impl Op {
+    /// Its name in the language.
+    pub fn name(self) -> &'static str {
+        match self {
+            Op::Read => "read",
+            Op::Write => "write",
+            Op::Flush => "flush",
+            Op::Discard => "discard",
+            Op::WriteZeroes => "write-zeroes",
+        }
+    }
 }
 
 /// Sectors as `START+COUNT`.
@@ -228,7 +268,7 @@ pub enum Do {
     FlushLie,
     /// Serve nothing for a while.
     Stall(Stall),
-    /// Refuse every change from now on.
+    /// Refuse every change from now on, this one included.
     ReadOnly,
     /// The sectors can't be read until they are written again.
     BadSectors,

@@ -145,6 +145,9 @@ impl Around for Around1 {
     fn in_flight(&self, _leg: LegId) -> u64 {
         0
     }
+    fn sectors(&self, leg: LegId) -> Option<u64> {
+        (leg == LegId(1)).then_some(64)
+    }
     fn twin(
         &self,
         _leg: LegId,
@@ -196,6 +199,57 @@ fn boots_times_marks_and_steps_are_those_of_now() {
 }
 
 #[test]
+fn a_request_is_misdirected_to_another_place_within_the_other_leg() {
+    let now = Around1 {
+        boot: 1,
+        ms: 0,
+        mark: "",
+        step: "",
+    };
+    let place = |start: u64, to_sector, to_leg: Option<&str>| {
+        let to = Misdirect {
+            to_sector,
+            to_leg: to_leg.map(str::to_owned),
+        };
+        let range = SectorRange::new(Sector(start), 16).unwrap();
+        let seen = Seen {
+            request: RequestId {
+                leg: LegId(0),
+                number: 1,
+            },
+            operation: Operation::Write,
+            ranges: &[range],
+            in_flight: 1,
+            sectors: 2048,
+            digest: None,
+        };
+        let mut rules = leg_rules(0, 1, &[named("m", Do::Misdirect(to))]);
+        let decision = rules.decide(&seen, &now);
+        let (_, leg, there) = decision.misdirect?;
+        Some((leg.0, there.start().0))
+    };
+    assert_eq!(place(8, Some(100), None), Some((0, 100)));
+    assert_eq!(place(8, Some(5000), None), Some((0, 2032)), "to the end");
+    assert_eq!(place(8, None, Some("b")), Some((1, 8)));
+    assert_eq!(place(500, None, Some("b")), Some((1, 48)), "b is small");
+    assert_eq!(place(8, Some(8), None), None, "its own place");
+    assert_eq!(place(2032, Some(5000), None), None, "its own place");
+    assert_eq!(place(8, Some(8), Some("a")), None, "its own place");
+}
+
+#[test]
+fn a_read_that_makes_a_leg_read_only_is_answered() {
+    let mut rules = leg_rules(0, 1, &[named("ro", Do::ReadOnly)]);
+    let read = ask(&mut rules, 0, 1, Operation::Read);
+    assert_eq!(read.fail, None);
+    assert_eq!(read.decided[0].action, Action::ReadOnly);
+    assert!(ask(&mut rules, 0, 2, Operation::Write).fail.is_some());
+    assert_eq!(ask(&mut rules, 0, 3, Operation::Read).fail, None);
+    let mut rules = leg_rules(0, 1, &[named("ro", Do::ReadOnly)]);
+    assert!(ask(&mut rules, 0, 1, Operation::Write).fail.is_some());
+}
+
+#[test]
 fn the_dead_stay_dead_until_they_are_healed() {
     let mut dead = named("dead", Do::Dead);
     dead.nth = Some(2);
@@ -209,7 +263,7 @@ fn the_dead_stay_dead_until_they_are_healed() {
     assert!(fails(&mut rules, 3), "another rule's");
     rules.heal(Some(0));
     assert!(!fails(&mut rules, 4));
-    let mut rules = leg_rules(0, 1, &[named("ro", Do::ReadOnly)]);
+    let mut rules = leg_rules(0, 1, &[named("dies", Do::Dead)]);
     assert!(fails(&mut rules, 1), "the request that it hit");
     rules.keep_only(&[]);
     assert!(rules.is_empty());
@@ -286,7 +340,7 @@ fn what_makes_no_sense_is_refused_in_words() {
         ("colour = 1\ndo = \"lose\"", "unknown field `colour`"),
         (
             "on = [\"read\"]\ndo = \"lose\"",
-            "lose does nothing to a read",
+            "lose does nothing to a read, only to write, discard, write-zeroes",
         ),
         ("nth = 0\ndo = \"lose\"", "nth = 0: it can inject nothing"),
         ("nth = 2\nevery = 2\ndo = \"lose\"", "contradicts"),
@@ -381,6 +435,45 @@ fn what_makes_no_sense_is_refused_in_words() {
             "boots = [1]\nafter = { rule = \"x\" }\ndo = \"dead\"\n[[fault]]\nname = \"x\"\nboots = [2]\ndo = \"lose\"",
             "after: `x` fires in boot 2 at the earliest, and this rule is over with boot 1",
         ),
+        (
+            "legs = []\ndo = \"lose\"",
+            "line 2, column 8: an empty list",
+        ),
+        ("do = \"lose\"\non = []", "line 3, column 6: an empty list"),
+        ("do = \"lose\"\nboots = []", "an empty list"),
+        (
+            "legs = [\"a\", \"a\"]\ndo = \"lose\"",
+            "legs names `a` twice",
+        ),
+        (
+            "depth = 131073\ndo = \"lose\"",
+            "depth = 131073, and the queues have room for 131072 at most",
+        ),
+        (
+            "legs = [\"a\"]\nbeside = { leg = \"b\", in_flight = 999999 }\ndo = \"lose\"",
+            "beside.in_flight = 999999, and the queues have room",
+        ),
+        ("do = { corrupt = { flip_bits = 4097 } }", "use 1 to 4096"),
+        (
+            "sectors = \"0+1\"\ndo = { misdirect = { to_sector = 0 } }",
+            "misdirected to its own place",
+        ),
+        (
+            "legs = [\"a\"]\ndo = { misdirect = { to_leg = \"a\" } }",
+            "misdirected to its own place",
+        ),
+        (
+            "from_mark = \"m\"\ndo = { hold = { until_mark = \"m\" } }",
+            "`m` is set before the rule begins",
+        ),
+        (
+            "do = { hold = { until_rule = \"nobody\" } }",
+            "until_rule: there is no rule `nobody`",
+        ),
+        (
+            "name = \"x\"\nlegs = [\"a\"]\nnth = 2\ndo = { hold = { until_rule = \"x\" } }",
+            "`x` fires once",
+        ),
     ] {
         let text = format!("[[fault]]\n{text}\n");
         let message = check(&text).replace("`own` leg", "own leg");
@@ -423,7 +516,10 @@ fn what_no_leg_takes_is_refused() {
     }
     a.read_only = true;
     let why = on(&[a.clone()], "do = { tear = { keep = \"prefix\" } }").unwrap_err();
-    assert!(why.contains("no leg of the rule takes a [write]"), "{why}");
+    assert!(
+        why.contains("no leg of the rule takes a write (its"),
+        "{why}"
+    );
     on(&[a], "do = \"dead\"").unwrap();
 }
 

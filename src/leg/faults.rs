@@ -516,6 +516,10 @@ impl Around for Faults {
         self.part(leg).map_or(0, |part| part.shared.depth())
     }
 
+    fn sectors(&self, leg: LegId) -> Option<u64> {
+        Some(self.part(leg)?.shared.sectors())
+    }
+
     fn may_damage(&self, leg: LegId, ranges: &[SectorRange]) -> bool {
         let mut inner = lock(&self.inner);
         let good = usize::from(inner.good_legs);

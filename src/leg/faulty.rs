@@ -12,7 +12,7 @@ use super::worker::Queue;
 use crate::block::{Operation, RequestId, SECTOR_BYTES, Sector, SectorRange, Status, to_usize};
 use crate::clock;
 use crate::event::{Action, Content, Decided, Digests, FrontendChange, What};
-use crate::fault::{COMPILED_IN, Decision, Seen, Stage, Wait, chance, damage};
+use crate::fault::{COMPILED_IN, Decision, Seen, Stage, chance, damage};
 use crate::medium::{Kept, Lies, Volatile};
 use crate::sequence::Tap;
 use crate::shadow::RangeSet;
@@ -305,7 +305,7 @@ impl Disk {
         self.begin_lasting(&decision, queue.index, now, tap);
         if self.is_dark() {
             // Nothing is fetched any more, and nothing answered.
-            decision.wait = Wait::Forever;
+            decision.never = true;
             decision.late_fetch = true;
         }
         let mut due = now.checked_add(decision.delay).unwrap_or(now);
@@ -317,8 +317,7 @@ impl Disk {
         {
             job.step = Step::Refused(status);
         }
-        let wait = std::mem::take(&mut decision.wait);
-        let wait_most = decision.wait_most;
+        let (waits, never) = (std::mem::take(&mut decision.waits), decision.never);
         let late = decision.late_fetch || decision.split_fetch;
         let mut fate = Fate {
             decision,
@@ -341,23 +340,25 @@ impl Disk {
             }
         }
         job.fate = Some(Box::new(fate));
-        match wait {
-            Wait::Not if due <= now => {
-                let outcome = self.work(&mut job, tap);
-                self.finish(queue, job, outcome, tap);
-            }
-            Wait::Not => self.keep(due, job),
-            Wait::Forever | Wait::Release { .. } | Wait::Behind(_) => {
-                self.shared.hold(job.number);
-                self.faulty.parked.push(Parked {
-                    wait,
-                    due: wait_most.and_then(|most| now.checked_add(most)),
-                    ended: self.shared.ended(),
-                    job,
-                });
-                // What releases it may have happened while it was decided about.
-                self.faulty.happened = self.faulty.happened.wrapping_sub(1);
-            }
+        if never || !waits.is_empty() {
+            self.shared.hold(job.number);
+            let until = |(wait, most): (_, Option<Duration>)| {
+                (wait, most.and_then(|most| now.checked_add(most)))
+            };
+            self.faulty.parked.push(Parked {
+                waits: waits.into_iter().map(until).collect(),
+                never,
+                due,
+                ended: self.shared.ended(),
+                job,
+            });
+            // What releases it may have happened while it was decided about.
+            self.faulty.happened = self.faulty.happened.wrapping_sub(1);
+        } else if due <= now {
+            let outcome = self.work(&mut job, tap);
+            self.finish(queue, job, outcome, tap);
+        } else {
+            self.keep(due, job);
         }
     }
 

@@ -11,9 +11,12 @@ use crate::sequence::Tap;
 /// A request that waits for something else than a time.
 #[derive(Debug)]
 pub(super) struct Parked {
-    pub(super) wait: Wait,
-    /// The latest time.
-    pub(super) due: Option<Instant>,
+    /// What it waits for, each not longer than until then.
+    pub(super) waits: Vec<(Wait, Option<Instant>)>,
+    /// It is never answered.
+    pub(super) never: bool,
+    /// Not before this, whatever releases it.
+    pub(super) due: Instant,
     /// Requests that had ended when it arrived.
     pub(super) ended: u64,
     pub(super) job: Job,
@@ -27,24 +30,26 @@ impl Disk {
             return None;
         }
         let ended = self.shared.ended();
-        let behind = faulty.parked.iter().any(|parked| match parked.wait {
-            Wait::Behind(count) => ended.saturating_sub(parked.ended) >= count,
-            Wait::Not | Wait::Forever | Wait::Release { .. } => false,
+        let parked = || faulty.parked.iter().filter(|parked| !parked.never);
+        let behind = parked().any(|parked| {
+            parked.waits.iter().any(|(wait, _)| match wait {
+                Wait::Behind(count) => ended.saturating_sub(parked.ended) >= *count,
+                Wait::Release { .. } => false,
+            })
         });
         if behind || faulty.happened != faulty.faults.happened() {
             return Some(faulty.born);
         }
-        faulty.parked.iter().filter_map(|parked| parked.due).min()
+        parked()
+            .flat_map(|parked| &parked.waits)
+            .filter_map(|(_, most)| *most)
+            .min()
     }
 
-    fn is_released(&self, parked: &Parked, now: Instant) -> bool {
-        if parked.due.is_some_and(|due| due <= now) {
-            return true;
-        }
+    /// Whether one thing that a request waits for, which arrived when `before` had ended, has come.
+    fn has_come(&self, wait: &Wait, before: u64) -> bool {
         let faults = &self.faulty.faults;
-        match &parked.wait {
-            Wait::Not => true,
-            Wait::Forever => false,
+        match wait {
             Wait::Release {
                 mark,
                 rule,
@@ -56,8 +61,17 @@ impl Disk {
                     || faults.releases(*by) > *released
                     || faults.is_gone(*by)
             }
-            Wait::Behind(count) => self.shared.ended().saturating_sub(parked.ended) >= *count,
+            Wait::Behind(count) => self.shared.ended().saturating_sub(before) >= *count,
         }
+    }
+
+    /// Strikes out what has come; whether that was all.
+    fn is_released(&self, parked: &mut Parked, now: Instant) -> bool {
+        let before = parked.ended;
+        parked.waits.retain(|(wait, most)| {
+            most.is_none_or(|most| most > now) && !self.has_come(wait, before)
+        });
+        parked.waits.is_empty() && !parked.never
     }
 
     /// Ends the parked requests that are released.
@@ -66,17 +80,19 @@ impl Disk {
             return;
         }
         self.faulty.happened = self.faulty.faults.happened();
-        let mut at = 0usize;
-        while let Some(parked) = self.faulty.parked.get(at) {
-            if self.is_released(parked, now) {
-                let parked = self.faulty.parked.remove(at);
-                if let Some(until) = self.stalled_until(parked.job.queue, now) {
-                    self.keep(until, parked.job);
-                    continue;
-                }
-                self.end_held(parked.job, queues, Ending::Complete, tap);
+        let mut waiting = std::mem::take(&mut self.faulty.parked);
+        let released: Vec<Parked> = waiting
+            .extract_if(.., |parked| self.is_released(parked, now))
+            .collect();
+        self.faulty.parked = waiting;
+        for parked in released {
+            let due = self
+                .stalled_until(parked.job.queue, now)
+                .map_or(parked.due, |until| until.max(parked.due));
+            if due > now {
+                self.keep(due, parked.job);
             } else {
-                at = at.saturating_add(1);
+                self.end_held(parked.job, queues, Ending::Complete, tap);
             }
         }
     }
@@ -94,7 +110,7 @@ impl Disk {
             .partition(|parked| queue.is_none_or(|queue| parked.job.queue == queue));
         self.faulty.parked = rest;
         for parked in ours {
-            let ending = if parked.wait == Wait::Forever {
+            let ending = if parked.never {
                 Ending::Abandon
             } else {
                 ending

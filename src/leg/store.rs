@@ -25,19 +25,24 @@ impl Disk {
     fn overwrite(&mut self, range: SectorRange) -> std::io::Result<(Vec<u8>, BTreeMap<u64, Lie>)> {
         let mut old = vec![0; bytes_of(range)];
         self.medium.read(range, &mut old)?;
-        if let Some(volatile) = &mut self.faulty.volatile {
-            if self.shared.write_through() {
-                volatile.written_through(range);
-            } else {
-                volatile.overwritten(range, &old);
-            }
-        }
+        self.outdate(range, &old);
         let lies = self.faulty.lies.with(|lies| {
             lies.apply(range, &mut old);
             lies.take(range)
         });
         self.faulty.kept.overwritten(range, &old);
         Ok((old, lies))
+    }
+
+    /// What the medium has of a range is about to be an older version.
+    fn outdate(&mut self, range: SectorRange, old: &[u8]) {
+        if let Some(volatile) = &mut self.faulty.volatile {
+            if self.shared.write_through() {
+                volatile.written_through(range);
+            } else {
+                volatile.overwritten(range, old);
+            }
+        }
     }
 
     /// Makes a sector stay what it was, over what the medium holds now.
@@ -219,25 +224,62 @@ impl Disk {
         SectorRange::new(Sector(start.min(last)), range.count())
     }
 
+    /// Zeros a range piece by piece: it may be far larger than what is worth having in memory, and most of it zeros already.
     pub(super) fn zero_faulty(&mut self, job: &Job, decision: &Decision, tap: &mut Tap) -> Outcome {
-        let mut over = Vec::new();
-        for range in &job.ranges {
-            self.overtake(*range);
-            match self.overwrite(*range) {
-                Ok((old, lies)) => over.push((*range, old, lies)),
-                Err(error) => {
-                    return Outcome::plain(self.answer(Err(error), job.number, tap));
-                }
-            }
-        }
+        let lost = (decision.store == Store::Nothing).then_some(decision.lost_by);
         let unmap = job.operation != Operation::WriteZeroes;
-        let outcome = self.zero(job, unmap, tap);
-        if decision.store == Store::Nothing && outcome.status == Status::Ok {
-            for (range, old, lies) in over {
-                self.stay(range, &old, &lies, decision.lost_by);
-            }
+        let result = job
+            .ranges
+            .iter()
+            .flat_map(|range| pieces(*range))
+            .try_for_each(|piece| self.zero_piece(piece, unmap, lost))
+            .and_then(|()| self.settle());
+        for range in &job.ranges {
+            self.changed(*range);
+        }
+        if lost.is_some() {
             self.faulty.faults.changed();
         }
-        outcome
+        Outcome::plain(self.answer(result, job.number, tap))
     }
+
+    /// Zeros one piece; if a rule loses that, the leg goes on to return what it returned.
+    fn zero_piece(
+        &mut self,
+        piece: SectorRange,
+        unmap: bool,
+        lost: Option<u16>,
+    ) -> std::io::Result<()> {
+        self.overtake(piece);
+        let mut old = vec![0; bytes_of(piece)];
+        self.medium.read(piece, &mut old)?;
+        let changes = old.iter().any(|byte| *byte != 0);
+        // Zeros over zeros are no other version of anything: what a power cut may leave stays what it was.
+        if changes || self.shared.write_through() {
+            self.outdate(piece, &old);
+        }
+        let lies = self.faulty.lies.with(|lies| {
+            lies.apply(piece, &mut old);
+            lies.take(piece)
+        });
+        self.faulty.kept.overwritten(piece, &old);
+        if changes || unmap {
+            self.medium.zero(piece, unmap)?;
+        }
+        match lost {
+            Some(rule) if changes || !lies.is_empty() => self.stay(piece, &old, &lies, rule),
+            Some(_) | None => {}
+        }
+        Ok(())
+    }
+}
+
+/// A range in pieces of 1 MiB, which is whole blocks of any leg: blocks are lost at a power cut whole or not at all.
+fn pieces(range: SectorRange) -> impl Iterator<Item = SectorRange> {
+    const SECTORS: u64 = 2048;
+    let (start, end) = (range.start().0, range.end().0);
+    let starts = std::iter::successors(Some(start), |at| at.checked_add(SECTORS));
+    starts
+        .take_while(move |at| *at < end)
+        .filter_map(move |at| SectorRange::new(Sector(at), SECTORS.min(end.saturating_sub(at))))
 }

@@ -238,7 +238,7 @@ fn what_a_budget_or_an_expectation_gets_wrong_is_refused_with_its_line() {
 
 #[test]
 fn what_only_a_hand_could_bring_about_is_refused_without_one() {
-    let step = "[[workload]]\nname = \"more\"\nrun = \"true\"\n";
+    let step = "[[workload]]\nname = \"some\"\nrun = \"true\"\n[[workload]]\nname = \"more\"\nrun = \"true\"\n";
     let line = format!("{SMALL}{step}").lines().count() + 1;
     let with = |rules: &str| {
         let scenario = parse(&format!("{SMALL}{step}{rules}")).unwrap();
@@ -261,6 +261,14 @@ fn what_only_a_hand_could_bring_about_is_refused_without_one() {
             "do = { hold = { until_mark = \"moer\" } }\n",
             "nothing releases what it holds",
         ),
+        (
+            "from_mark = \"more\"\nto_mark = \"some\"\ndo = \"dead\"\n",
+            "to_mark: step `some` begins no later than `more` (from_mark)",
+        ),
+        (
+            "during = \"more\"\nto_mark = \"more\"\ndo = \"dead\"\n",
+            "to_mark: step `more` begins no later than `more` (during)",
+        ),
     ] {
         let why = with(&format!("[[fault]]\n{rule}")).unwrap_err();
         let at = format!("scenario x.toml: line {line}: ");
@@ -272,6 +280,7 @@ fn what_only_a_hand_could_bring_about_is_refused_without_one() {
     }
     for rules in [
         "[[fault]]\nfrom_mark = \"more\"\ndo = \"dead\"\n",
+        "[[fault]]\nfrom_mark = \"some\"\nto_mark = \"more\"\ndo = \"dead\"\n",
         "[[fault]]\ndo = \"flush-lie\"\n[[fault]]\nnth = 5\ndo = \"power-cut\"\n",
         "[[fault]]\ndo = { hold = { until_mark = \"more\" } }\n",
         "[[fault]]\ndo = { hold = { until_mark = \"moer\", at_most_ms = 5 } }\n",

@@ -233,10 +233,15 @@ fn read_rules(
     legs: &[LegConfig],
     alone: Option<&[String]>,
 ) -> Result<Vec<Rule>, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::user(format!("faults {}: {error}", path.display())))?;
-    scenario::rules_without_qemu(&text, legs, alone)
-        .map_err(|why| Failure::user(format!("faults {}: {why}", path.display())))
+    let refuse = |why: String| Failure::user(format!("faults {}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+    let rules = scenario::rules_without_qemu(&text, legs, alone).map_err(refuse)?;
+    if rules.is_empty() {
+        return Err(refuse(
+            "it has no [[fault]], and can inject nothing; leave --faults out".into(),
+        ));
+    }
+    Ok(rules)
 }
 
 fn read_plan(path: &Path) -> Result<Plan, Failure> {

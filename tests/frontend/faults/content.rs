@@ -263,3 +263,64 @@ fn a_read_is_corrupted_in_every_way() {
         assert_eq!(end(bench, client), [Action::CorruptAnswer]);
     }
 }
+
+/// A request that would go past the other leg's end goes to its end, by that leg's size; one that would stay where it is is left alone.
+#[test]
+fn a_misdirected_request_stays_within_the_other_leg() {
+    let legs = [mib("a"), LegConfig::memory("b", 1 << 20)];
+    let rules = "[[fault]]\nlegs = [\"a\"]\non = [\"write\"]\nsectors = \"5000+8\"\ndo = { misdirect = { to_leg = \"b\" } }\n\
+         [[fault]]\nname = \"home\"\nlegs = [\"a\"]\non = [\"write\"]\nmay_not_fire = true\ndo = { misdirect = { to_sector = 7000 } }\n";
+    let options = Options {
+        rules: rules_of(rules, &legs).unwrap(),
+        ..Options::default()
+    };
+    let bench = Bench::with(&legs, &options);
+    let mut a = Client::connect(&bench, "a", 1, ALL);
+    let mut b = Client::connect(&bench, "b", 1, ALL);
+    assert_eq!(a.write(7000 * 512, &[3; 512]), 0);
+    assert_eq!(a.read(7000 * 512, 512).unwrap(), [3; 512]);
+    assert_eq!(bench.device().faults().lies(), [0, 0], "its own place");
+    bench.device().faults().remove("home").unwrap();
+    assert_eq!(a.write(5000 * 512, &[1; 1024]), 0);
+    assert_eq!(a.read(5000 * 512, 1024).unwrap(), [0; 1024]);
+    assert_eq!(b.read(2046 * 512, 1024).unwrap(), [1; 1024], "b's end");
+    drop(b);
+    let to = range(2046, 2);
+    let lost = vec![range(5000, 2)];
+    let leg = LegId(1);
+    let misdirected = Action::Misdirect { leg, to, lost };
+    assert_eq!(end(bench, a), [misdirected, Action::Met, Action::Met]);
+}
+
+/// Far more than is looked at at once, with data here and there: every sector is what an honest leg, or the lie, makes it.
+#[test]
+fn a_large_discard_is_lost_or_done_everywhere() {
+    const BYTES: u64 = 5 << 20;
+    let places = [0u64, (1 << 20) - 512, 1 << 20, 3 << 20, BYTES - 512];
+    for lost in [true, false] {
+        let rule = if lost {
+            "on = [\"discard\"]\ndo = \"lose\"\n"
+        } else {
+            "on = [\"discard\"]\ndo = { delay = { ms = 1 } }\n"
+        };
+        let (bench, mut client) = start(&format!("[[fault]]\n{rule}"));
+        for (at, byte) in places.iter().zip(1..) {
+            assert_eq!(client.write(*at, &[byte; 512]), 0);
+        }
+        assert_eq!(client.write(BYTES, &[9; 512]), 0);
+        client.queues[0].discard(0, BYTES, 5).unwrap();
+        assert_eq!(client.one(0, "the discard"), 0);
+        for (at, byte) in places.iter().zip(1u8..) {
+            let returned = if lost { byte } else { 0 };
+            assert_eq!(client.read(*at, 512).unwrap(), [returned; 512], "{at}");
+            assert_eq!(honest(&bench, at / 512), [0; 512], "{at}");
+        }
+        assert_eq!(client.read(BYTES, 512).unwrap(), [9; 512], "behind it");
+        assert_eq!(client.read(4096, 512).unwrap(), [0; 512]);
+        bench.device().faults().heal(None, None).unwrap();
+        for at in places {
+            assert_eq!(client.read(at, 512).unwrap(), [0; 512], "healed");
+        }
+        end(bench, client);
+    }
+}

@@ -153,3 +153,46 @@ fn what_lasts_ends_where_its_rule_does() {
     assert_eq!(client.write(0, &[4; 512]), 0, "request 10");
     end(bench, client);
 }
+
+/// On a leg that has become read-only everything that changes it fails, and nothing else; the read that made it so is served.
+#[test]
+fn a_read_only_leg_refuses_changes_alone() {
+    let (bench, mut client) =
+        start("[[fault]]\non = [\"read\"]\nsectors = \"8+1\"\nnth = 1\ndo = \"read-only\"\n");
+    assert_eq!(client.write(8 * 512, &[1; 1024]), 0);
+    assert_eq!(client.read(8 * 512, 512).unwrap(), [1; 512], "served");
+    assert_eq!(client.write(8 * 512, &[2; 512]), EIO);
+    client.queues[0].discard(8 * 512, 512, 5).unwrap();
+    assert_eq!(client.one(0, "the discard"), EIO);
+    client.queues[0]
+        .write_zeroes(8 * 512, 512, false, 6)
+        .unwrap();
+    assert_eq!(client.one(0, "the write of zeroes"), EIO);
+    client.queues[0].flush(7).unwrap();
+    assert_eq!(client.one(0, "a flush"), 0);
+    assert_eq!(client.read(8 * 512, 1024).unwrap(), [1; 1024]);
+    bench.device().faults().heal(None, None).unwrap();
+    assert_eq!(client.write(8 * 512, &[2; 512]), 0);
+    assert_eq!(end(bench, client), vec![Action::ReadOnly; 4]);
+}
+
+#[test]
+fn a_write_can_leave_bad_sectors_and_what_zeroes_them_mends_them() {
+    let (bench, mut client) = start("[[fault]]\non = [\"write\"]\nnth = 1\ndo = \"bad-sectors\"\n");
+    assert_eq!(client.write(4096, &[1; 1024]), 0);
+    assert_eq!(client.read(4096, 512).unwrap_err(), EIO);
+    assert_eq!(client.read(3584, 2048).unwrap_err(), EIO, "a part of it");
+    assert_eq!(client.read(3584, 512).unwrap(), [0; 512]);
+    client.queues[0].discard(4096, 512, 5).unwrap();
+    assert_eq!(client.one(0, "the discard"), 0);
+    assert_eq!(client.read(4096, 512).unwrap(), [0; 512]);
+    assert_eq!(client.read(4608, 512).unwrap_err(), EIO, "its neighbour");
+    bench.device().faults().heal(None, None).unwrap();
+    assert_eq!(client.read(4608, 512).unwrap(), [1; 512]);
+    let told = end(bench, client);
+    assert_eq!(
+        told.iter().filter(|one| **one == Action::Met).count(),
+        3,
+        "{told:?}"
+    );
+}

@@ -222,3 +222,136 @@ fn a_stall_holds_what_was_on_its_way_already() {
     assert_eq!(done, [1, 2]);
     end(bench, client);
 }
+
+/// A small state machine: what is held is released by a rule that waits for the hold.
+#[test]
+fn a_hold_is_released_by_a_rule_that_waits_for_it() {
+    let (bench, mut client) = start(
+        "[[fault]]\nname = \"held\"\non = [\"write\"]\nnth = 1\ndo = { hold = { until_rule = \"freed\" } }\n\
+         [[fault]]\nname = \"freed\"\non = [\"read\"]\nsectors = \"8+1\"\nafter = { rule = \"held\" }\ndo = { fail = \"io-error\" }\n",
+    );
+    assert_eq!(client.read(8 * 512, 512).unwrap(), [0; 512], "before it");
+    submit_write(&mut client, 0, 4096, 1, 1);
+    bench
+        .events
+        .wait("the hold", |what| matches!(what, What::Decided(_)));
+    assert_eq!(client.read(9 * 512, 512).unwrap(), [0; 512], "another one");
+    assert_eq!(bench.device().in_flight().len(), 1);
+    let at = (client.memory.addr() + 8192) as *mut u8;
+    // SAFETY: the buffer is the client's memory.
+    unsafe { client.queues[0].read_raw(8 * 512, at, 512, 2) }.unwrap();
+    client.kick(0);
+    let mut done = client.collect(0, 2, "the read that fails, and what it frees");
+    done.sort_unstable();
+    assert_eq!(done, [(1, 0), (2, EIO)]);
+    end(bench, client);
+}
+
+/// What hits one request together holds together: all that it waits for, its delay as well, and never is never.
+#[test]
+fn a_request_waits_for_everything_that_rules_hold_it_by() {
+    let hold = |name: &str| {
+        format!(
+            "[[fault]]\nname = \"{name}\"\non = [\"write\"]\nsectors = \"0+1\"\ndo = {{ hold = {{ until_mark = \"{name}\" }} }}\n"
+        )
+    };
+    for (first, second) in [("one", "two"), ("two", "one")] {
+        let (bench, mut client) = start(&(hold("one") + &hold("two")));
+        submit_write(&mut client, 0, 0, 1, 1);
+        bench
+            .events
+            .wait_count("both holds", 2, |what| matches!(what, What::Decided(_)));
+        bench.device().faults().mark(first);
+        assert_eq!(client.read(4096, 512).unwrap(), [0; 512]);
+        assert_eq!(bench.device().in_flight().len(), 1, "{second} still holds");
+        bench.device().faults().mark(second);
+        assert_eq!(order(&mut client, 1), [1]);
+        end(bench, client);
+    }
+
+    let delay = "[[fault]]\non = [\"write\"]\nsectors = \"0+1\"\ndo = { delay = { ms = 150 } }\n";
+    let (bench, mut client) = start(&(hold("one") + delay));
+    bench.device().faults().mark("one");
+    let begun = legwatch::clock::now();
+    submit_write(&mut client, 0, 0, 1, 1);
+    assert_eq!(order(&mut client, 1), [1]);
+    assert!(begun.elapsed() >= Duration::from_millis(150));
+    end(bench, client);
+
+    let never = "[[fault]]\non = [\"write\"]\nsectors = \"0+1\"\ndo = \"never-answer\"\n";
+    for rules in [
+        hold("one") + never,
+        format!("{never}{}", hold("one")),
+        format!(
+            "{never}[[fault]]\non = [\"write\"]\ndo = {{ reorder = {{ behind = 1, at_most_ms = 1 }} }}\n"
+        ),
+    ] {
+        let (bench, mut client) = start(&rules);
+        submit_write(&mut client, 0, 0, 1, 1);
+        bench
+            .events
+            .wait_count("both decisions", 2, |what| matches!(what, What::Decided(_)));
+        bench.device().faults().mark("one");
+        bench.device().faults().release(None).unwrap();
+        for sector in [8, 16, 24] {
+            assert_eq!(client.read(sector * 512, 512).unwrap(), [0; 512]);
+        }
+        assert_eq!(bench.device().in_flight().len(), 1, "{rules}");
+        drop(client);
+        let events = bench.stop();
+        let abandoned = |event: &&Event| matches!(event.what, What::Abandoned(_));
+        assert_eq!(events.iter().filter(abandoned).count(), 1, "{rules}");
+    }
+}
+
+#[test]
+fn a_read_that_is_never_answered_gets_no_data_and_no_status() {
+    let (bench, mut client) = start("[[fault]]\non = [\"read\"]\ndo = \"never-answer\"\n");
+    assert_eq!(client.write(0, &[9; 512]), 0);
+    client.memory.bytes()[8192..8704].fill(0x55);
+    let at = (client.memory.addr() + 8192) as *mut u8;
+    // SAFETY: the buffer is the client's memory.
+    unsafe { client.queues[0].read_raw(0, at, 512, 7) }.unwrap();
+    client.kick(0);
+    bench
+        .events
+        .wait("the decision", |what| matches!(what, What::Decided(_)));
+    submit_write(&mut client, 1, 4096, 1, 8);
+    assert_eq!(order(&mut client, 1), [8], "the one behind it");
+    assert_eq!(client.queues[0].completions().count(), 0, "no status");
+    assert_eq!(client.memory.bytes()[8192..8704], [0x55; 512]);
+    assert_eq!(bench.device().in_flight().len(), 1);
+    assert_eq!(end(bench, client), [Action::NeverAnswer]);
+}
+
+/// The order of answers is exactly as asked: each behind as many as its rule says.
+#[test]
+fn answers_come_in_the_order_that_rules_make() {
+    let (bench, mut client) = start(
+        "[[fault]]\nname = \"three\"\non = [\"write\"]\nsectors = \"0+1\"\ndo = { reorder = { behind = 3, at_most_ms = 60000 } }\n\
+         [[fault]]\nname = \"one\"\non = [\"write\"]\nsectors = \"1+1\"\ndo = { reorder = { behind = 1, at_most_ms = 60000 } }\n",
+    );
+    let mut done = Vec::new();
+    submit_write(&mut client, 0, 0, 1, 0);
+    submit_write(&mut client, 1, 512, 1, 1);
+    bench
+        .events
+        .wait_count("both decisions", 2, |what| matches!(what, What::Decided(_)));
+    for sector in [2, 3] {
+        submit_write(&mut client, sector, 4096, 1, sector);
+        while !done.contains(&sector) {
+            done.extend(order(&mut client, 1));
+        }
+    }
+    while done.len() < 4 {
+        done.extend(order(&mut client, 1));
+    }
+    let place = |context| done.iter().position(|one| *one == context).unwrap();
+    assert_eq!(place(2), 0, "nothing is behind it: {done:?}");
+    assert!(
+        place(1) < place(0),
+        "behind one, and behind three: {done:?}"
+    );
+    assert_eq!(place(0), 3, "{done:?}");
+    end(bench, client);
+}
