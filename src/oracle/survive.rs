@@ -6,7 +6,9 @@ use super::checker::Checker;
 use super::verdict::{EndState, Outcome};
 use crate::block::{LegId, Operation, RequestId, SECTOR_BYTES, Sector, SectorRange, Status};
 use crate::config::LegConfig;
-use crate::event::{Arrived, Completed, Content, Digests, Event, EventNo, Fetched, What};
+use crate::event::{
+    Abandoned, Arrived, Completed, Content, Digests, Event, EventNo, Fetched, GuestEnd, What,
+};
 use crate::header::{LegHead, RunHeader};
 use crate::md::superblock::{checksum_0, checksum_1};
 
@@ -16,9 +18,9 @@ const PLACES: [u64; 8] = [0, 8, LEG_SECTORS - 16, LEG_SECTORS - 128, 16, 24, 32,
 /// Bytes that say what is done with the content behind them.
 const HEAD: usize = 8;
 
-/// Takes the bytes for a list of writes to two legs and runs the checker over it. Each write is eight bytes (leg, place, what is made right, four bytes that go
-/// into the content, and a spare one) and up to a sector of content; the rest of its 4096 bytes is zeros, with the magic, version, position and checksum of a
-/// superblock or bitmap put in where that is asked for, so that the bytes behind them are believed.
+/// Takes the bytes for a list of requests to two legs and runs the checker over it. Each is eight bytes (leg, place, what is made right, which request it is and how it is answered, whether it
+/// is left open and the guest killed after it, the time until the next, and two spare ones) and up to a sector of content; the rest of its 4096 bytes is zeros, with
+/// the magic, version, position and checksum of a superblock or bitmap put in where that is asked for, so that the bytes behind them are believed.
 ///
 /// # Panics
 /// If a decoder or a check does: that is what is looked for. Also if a run that nobody ended in order is called clean.
@@ -30,16 +32,18 @@ pub fn survive(bytes: &[u8]) {
         })
         .to_vec();
     let mut checker = Checker::new(&RunHeader::new(1, 1, heads));
-    let mut no = 0;
-    let mut apply = |what| {
+    let (mut no, mut time_us) = (0, 0u64);
+    let mut apply = |what, later_us: u64| {
         no += 1;
+        time_us = time_us.saturating_add(later_us).saturating_add(1);
         checker.apply(&Event {
             no: EventNo(no),
-            time_us: no,
+            time_us,
             what,
         });
     };
-    apply(What::Boot { boot: 1 });
+    let mut boot = 1;
+    apply(What::Boot { boot }, 0);
     for (number, piece) in (1..).zip(bytes.chunks(HEAD + SECTOR_BYTES)) {
         if piece.len() < HEAD {
             break;
@@ -62,19 +66,21 @@ pub fn survive(bytes: &[u8]) {
         };
         let payload = &page[..crate::block::to_usize(sectors) * SECTOR_BYTES];
         let digests: Digests = crate::block::sector_digests(payload).collect();
-        apply(What::Arrived(Arrived {
+        let arrived = What::Arrived(Arrived {
             request,
             queue: 0,
             operation,
             ranges: [range].into_iter().collect(),
             segments: SmallVec::new(),
-        }));
+        });
+        apply(arrived, u64::from(head[5]) << 16);
         let content = if operation == Operation::Write {
-            apply(What::Fetched(Fetched {
+            let fetched = What::Fetched(Fetched {
                 request,
                 digests,
                 payload: Some(payload.to_vec()),
-            }));
+            });
+            apply(fetched, 0);
             Content::Same
         } else {
             Content::Returned(digests)
@@ -84,11 +90,26 @@ pub fn survive(bytes: &[u8]) {
         } else {
             Status::Ok
         };
-        apply(What::Completed(Completed {
-            request,
-            status,
-            content,
-        }));
+        let ended = if head[4] & 1 == 0 {
+            What::Completed(Completed {
+                request,
+                status,
+                content,
+            })
+        } else {
+            What::Abandoned(Abandoned {
+                request,
+                applied: head[4] & 4 != 0,
+            })
+        };
+        apply(ended, 0);
+        if head[4] & 2 != 0 {
+            let why = "cut".to_owned();
+            let how = GuestEnd::Killed { why };
+            apply(What::GuestEnded { boot, how }, 0);
+            boot += 1;
+            apply(What::Boot { boot }, 0);
+        }
     }
     let verdict = checker.finish(EndState::default());
     assert_ne!(verdict.outcome, Outcome::Clean, "the run has no end");

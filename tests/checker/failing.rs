@@ -1,6 +1,6 @@
 //! Legs that fail while requests are under way, requests that a cut leaves open, and errors that are over: neither false alarms nor blindness.
 
-use crate::history::{Block, History, Load, garbage};
+use crate::history::{Block, History, Load, data_offset, garbage};
 use legwatch::block::{Operation, Status};
 use legwatch::event::Content;
 use legwatch::finding::{Check, Wrongness};
@@ -156,6 +156,7 @@ fn a_flush_that_failed_once_excuses_no_bit_later() {
     history.end(&load);
     let verdict = finish(&mut history);
     only(&verdict, Check::BitFirst);
+    assert_eq!(verdict.findings[0].legs, ["a", "b"]);
 }
 
 /// Leg a holds a page with other bits for long: md sends the next one when it has an answer (K1), and the data goes out at once. `sent`: whether it then comes.
@@ -236,6 +237,29 @@ fn a_leg_that_left_metadata_unanswered_has_failed_if_the_guest_goes_on() {
     history.superblocks(false);
     history.honest_md = true;
     silent(&finish(&mut history));
+}
+
+/// Leg b fails a write, which is recorded as bad blocks, and later another one, which is acknowledged before it is on record: not K6.
+#[test]
+fn an_error_that_is_on_record_excuses_no_acknowledgement_later() {
+    let mut history = crate::told::array(2, "6.1.192");
+    let (other, load) = (Load::new(2, 1, 1280, 8), Load::new(1, 2, 640, 8));
+    for (write, recorded) in [(other, true), (load, false)] {
+        history.begin(&write);
+        history.write(0, write.sector, &write.contents());
+        let request = history.arrive(1, Operation::Write, write.sector, 8);
+        history.fetch(request, &write.contents());
+        history.complete_with(request, Status::IoErr, Content::NotTaken);
+        if recorded {
+            history.record_bad(1, data_offset(1) + write.sector, 8);
+        }
+        history.end(&write);
+    }
+    history.failed = Some(1);
+    history.superblocks(false);
+    let verdict = finish(&mut history);
+    only(&verdict, Check::ErrRecord);
+    assert!(verdict.known.is_empty(), "{:#?}", verdict.known);
 }
 
 /// Many bits go clear over a write-mostly leg that is behind (K2), and then one over a difference on a leg that is not.

@@ -194,9 +194,11 @@ impl Checker {
             if !own || failfast {
                 continue;
             }
-            let others = failures
-                .iter()
-                .any(|(leg, range, _)| *leg == member.leg && !mine(range));
+            let others = failures.iter().any(|(leg, range, _)| {
+                *leg == member.leg
+                    && !mine(range)
+                    && self.unanswered(&array, *leg, *range).is_some()
+            });
             let Some(run) = self.unanswered(&array, member.leg, on_leg) else {
                 continue;
             };
