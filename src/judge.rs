@@ -95,6 +95,11 @@ impl Judge {
         self.checker.wanted()
     }
 
+    /// Whether there is something wrong that decides, unless it is taken back; see [`Checker::has_proven`].
+    pub fn has_proven(&self) -> bool {
+        self.checker.has_proven()
+    }
+
     /// In short, the first thing that is proven to be wrong so far; see [`Checker::first_proven`].
     pub fn first_proven(&self) -> Option<String> {
         self.checker.first_proven()

@@ -503,14 +503,19 @@ impl Checker {
             .collect()
     }
 
+    /// Up to where a leg was good for sure, should it turn out to have failed: for data, and for what metadata tells.
+    pub(super) fn was_good(&self, key: ArrayKey, leg: LegId) -> (EventNo, EventNo) {
+        let seen = self.metadata_seen;
+        let round = self.rounds.get(&key).map_or(seen, Rounds::before);
+        // A write that began then was sent to the leg, which was good.
+        let good = self.begun.get(&leg).copied().unwrap_or_default();
+        (round.min(seen).max(good), seen)
+    }
+
     fn layout_changed(&mut self, before: &[(ArrayKey, LegId)]) {
         let now = self.active_legs();
         for (key, leg) in before.iter().filter(|one| !now.contains(one)) {
-            let seen = self.metadata_seen;
-            let round = self.rounds.get(key).map_or(seen, Rounds::before);
-            // A write that began then was sent to the leg, which was good.
-            let good = self.begun.get(leg).copied().unwrap_or_default();
-            let since = round.min(seen).max(good);
+            let (since, seen) = self.was_good(*key, *leg);
             for (key, range) in self.wrongs.forgive(*leg, since, seen) {
                 self.excuse(key, range, Excuse::LegFailed);
             }

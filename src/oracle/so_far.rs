@@ -1,9 +1,11 @@
 //! What the checker can tell while a run goes on.
 
+use std::collections::BTreeSet;
+
 use super::checker::Checker;
 use super::world::leg_sector;
-use crate::block::SectorRange;
-use crate::finding::Confidence;
+use super::wrong::Wrong;
+use crate::block::{LegId, SectorRange};
 
 /// Sectors that are looked at for one count of unequal ones.
 const LOOK_MAX: usize = 1 << 15;
@@ -24,9 +26,10 @@ pub struct SoFar {
 }
 
 impl Checker {
-    /// In short, the first thing that is proven to be wrong so far, and decides.
+    /// In short, the first thing that is proven to be wrong so far, and decides. What one leg alone lacks is not told before it is sure that the leg
+    /// was no failed one at that time (case 7): until the array has written its metadata again, or the leg is sent something newer.
     pub fn first_proven(&self) -> Option<String> {
-        let wrong = self.wrongs.first_proven()?;
+        let wrong = self.proven().next()?;
         Some(format!(
             "{} on leg {}, array {}+{} ({}), proven by {}",
             wrong.kind.name(),
@@ -38,12 +41,45 @@ impl Checker {
         ))
     }
 
+    /// Whether there is something of the kind that [`Self::first_proven`] tells, unless it is taken back. Quick.
+    pub fn has_proven(&self) -> bool {
+        self.wrongs.has_proven()
+    }
+
+    fn proven(&self) -> impl Iterator<Item = &Wrong> {
+        self.wrongs.proven(|wrong, same| self.stays(wrong, same))
+    }
+
+    /// Whether an entry can't be taken back any more; `same` are those of the same event.
+    fn stays(&self, wrong: &Wrong, same: &[Wrong]) -> bool {
+        let Some(array) = self.world.md.array(wrong.key) else {
+            return true;
+        };
+        if self.world.md.superblock(wrong.leg).is_err() {
+            return true;
+        }
+        let beside = |other: &&Wrong| {
+            other.key == wrong.key && other.array.intersection(wrong.array).is_some()
+        };
+        let legs: BTreeSet<LegId> = same.iter().filter(beside).map(|other| other.leg).collect();
+        // The last good leg does not fail (drivers/md/raid1.c:raid1_error).
+        if legs.len() >= array.active().count() {
+            return true;
+        }
+        let (since, seen) = self.was_good(wrong.key, wrong.leg);
+        wrong.stays(since, seen)
+    }
+
     /// How the run stands. Takes time: not for every event.
     pub fn so_far(&self) -> SoFar {
         let (unequal, unequal_more) = self.unequal_now();
+        let kinds: BTreeSet<_> = self
+            .proven()
+            .map(|wrong| (wrong.check, wrong.kind))
+            .collect();
         SoFar {
-            proven: self.wrongs.open_kinds(Confidence::Proven),
-            suspect: self.wrongs.open_kinds(Confidence::Suspect),
+            proven: kinds.len() as u64,
+            suspect: self.wrongs.suspect_kinds(),
             faults: self.injected.fired(),
             unequal,
             unequal_more,

@@ -154,27 +154,38 @@ impl Wrongs {
         &self.entries
     }
 
-    /// Kinds of findings so far, of this confidence.
-    pub(crate) fn open_kinds(&self, confidence: Confidence) -> u64 {
-        let kinds: BTreeSet<(Check, Wrongness)> = self
-            .counts
-            .iter()
-            .filter(|(kind, count)| {
-                kind.2 == confidence && **count > 0 && is_open(kind, self.known_decide)
-            })
-            .map(|((check, way, ..), _)| (*check, *way))
-            .collect();
+    /// Kinds of suspicions so far.
+    pub(crate) fn suspect_kinds(&self) -> u64 {
+        let suspect = |(kind, count): &(&Kind, &u64)| {
+            kind.2 == Confidence::Suspect && **count > 0 && is_open(kind, self.known_decide)
+        };
+        let of = |((check, way, ..), _): (&Kind, &u64)| (*check, *way);
+        let kinds: BTreeSet<(Check, Wrongness)> =
+            self.counts.iter().filter(suspect).map(of).collect();
         kinds.len() as u64
     }
 
-    /// The first entry that decides.
-    pub(crate) fn first_proven(&self) -> Option<&Wrong> {
-        if self.open_kinds(Confidence::Proven) == 0 {
-            return None;
-        }
-        self.entries.iter().find(|wrong| {
-            wrong.confidence == Confidence::Proven && is_open(&kind(wrong), self.known_decide)
-        })
+    /// Whether there is an entry that decides, unless it is taken back.
+    pub(crate) fn has_proven(&self) -> bool {
+        self.counts
+            .iter()
+            .any(|(kind, count)| *count > 0 && self.decides(kind))
+    }
+
+    /// The entries that decide, and of which `stays` says that nothing takes them back; it is given those of the same event, too.
+    pub(crate) fn proven<'a>(
+        &'a self,
+        stays: impl Fn(&Wrong, &[Wrong]) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a Wrong> {
+        self.entries
+            .chunk_by(|a, b| a.at == b.at)
+            .flat_map(|same| same.iter().map(move |wrong| (wrong, same)))
+            .filter(move |(wrong, same)| self.decides(&kind(wrong)) && stays(wrong, same))
+            .map(|(wrong, _)| wrong)
+    }
+
+    fn decides(&self, kind: &Kind) -> bool {
+        kind.2 == Confidence::Proven && is_open(kind, self.known_decide)
     }
 
     /// The guest itself found a sector wrong: what was suspected of reads of it is proven.
@@ -204,15 +215,7 @@ impl Wrongs {
     ) -> Vec<(ArrayKey, SectorRange)> {
         let mut forgiven = Vec::new();
         self.entries.retain(|wrong| {
-            let lacks = matches!(
-                wrong.check,
-                Check::Stamp | Check::AllLegs | Check::DiscardAll
-            );
-            let since = if lacks { since } else { seen };
-            // A failed leg gets no superblocks: what was wrong with one stays so, and may be why the leg is no member.
-            let sent = wrong.check == Check::BufStable
-                || (wrong.check, wrong.kind) == (Check::SbPeer, Wrongness::Metadata);
-            let keep = wrong.leg != leg || wrong.at <= since || sent;
+            let keep = wrong.leg != leg || wrong.stays(since, seen);
             if !keep {
                 if let Some(count) = self.counts.get_mut(&kind(wrong)) {
                     *count = count.saturating_sub(1);
@@ -222,6 +225,20 @@ impl Wrongs {
             keep
         });
         forgiven
+    }
+}
+
+impl Wrong {
+    /// Whether it is held against its leg though that turns out to have failed, having been good up to `since` and its metadata up to `seen`.
+    pub(crate) fn stays(&self, since: EventNo, seen: EventNo) -> bool {
+        let lacks = matches!(
+            self.check,
+            Check::Stamp | Check::AllLegs | Check::DiscardAll
+        );
+        // A failed leg gets no superblocks: what was wrong with one stays so, and may be why the leg is no member.
+        let sent = self.check == Check::BufStable
+            || (self.check, self.kind) == (Check::SbPeer, Wrongness::Metadata);
+        self.at <= if lacks { since } else { seen } || sent
     }
 }
 

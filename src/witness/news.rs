@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::Sender;
 
-use crate::event::{Action, Event, What};
+use crate::event::{Action, Event, EventNo, What};
 use crate::judge::Judge;
 use crate::mark::Mark;
 use crate::witness::wire::Notice;
@@ -15,7 +15,12 @@ pub(super) struct News {
     heard: u64,
     /// Whether a finding was told.
     found: bool,
+    /// From which event on it is looked for one.
+    look: EventNo,
 }
+
+/// Events until the next look, where there is a finding that may still be taken back.
+const LOOK_AGAIN: u64 = 64;
 
 impl News {
     pub(super) fn new(notices: Sender<Notice>, heard: u64) -> News {
@@ -23,6 +28,7 @@ impl News {
             notices,
             heard,
             found: false,
+            look: EventNo(0),
         }
     }
 
@@ -44,11 +50,14 @@ impl News {
 
     /// The judge has just taken an event.
     pub(super) fn take(&mut self, judge: &Judge, event: &Event) {
-        if !self.found
-            && let Some(headline) = judge.first_proven()
-        {
-            self.found = true;
-            self.once(Notice::Finding(headline));
+        if !self.found && event.no >= self.look && judge.has_proven() {
+            match judge.first_proven() {
+                Some(headline) => {
+                    self.found = true;
+                    self.once(Notice::Finding(headline));
+                }
+                None => self.look = EventNo(event.no.0.saturating_add(LOOK_AGAIN)),
+            }
         }
         if let What::Mark(mark) = &event.what
             && is_news(mark)

@@ -31,8 +31,8 @@ fn what_differs_now_is_counted_and_is_over_when_the_other_leg_has_it() {
     assert_eq!((so_far.unequal, so_far.proven, so_far.suspect), (0, 0, 0));
 }
 
-#[test]
-fn the_first_finding_is_told_with_the_event_that_proves_it() {
+/// A write that leg b never gets, told as acknowledged.
+fn lost_on_b() -> History {
     let mut history = History::with_bitmap(2, None);
     for at in 0..4 {
         history.honest(&Load::new(1, at + 1, 8 * at, 8));
@@ -40,12 +40,20 @@ fn the_first_finding_is_told_with_the_event_that_proves_it() {
     let lost = Load::new(1, 9, 200, 8);
     history.begin(&lost);
     history.write(0, 200, &lost.contents());
-    let before = history.events.len();
     history.end(&lost);
+    history
+}
+
+#[test]
+fn the_first_finding_is_told_with_the_event_that_proves_it() {
+    let mut history = lost_on_b();
     let proven = history.events.len();
-    let checker = after(&history, before);
-    assert_eq!((checker.so_far().proven, checker.first_proven()), (0, None));
+    // Whether leg b had failed is not known until it is sent something newer.
     let checker = after(&history, proven);
+    assert!(checker.has_proven());
+    assert_eq!((checker.so_far().proven, checker.first_proven()), (0, None));
+    history.honest(&Load::new(1, 10, 400, 8));
+    let checker = after(&history, history.events.len());
     assert_eq!(checker.so_far().proven, 1);
     assert_eq!(
         checker.first_proven().unwrap(),
@@ -54,6 +62,33 @@ fn the_first_finding_is_told_with_the_event_that_proves_it() {
             history.events[proven - 1].no
         )
     );
+}
+
+#[test]
+fn what_all_legs_lack_is_told_at_once() {
+    let mut history = History::with_bitmap(2, None);
+    history.honest(&Load::new(1, 1, 0, 8));
+    let lost = Load::new(1, 2, 200, 8);
+    history.begin(&lost);
+    assert!(!after(&history, history.events.len()).has_proven());
+    history.end(&lost);
+    let told = after(&history, history.events.len()).first_proven();
+    assert!(told.unwrap().starts_with("absent on leg a, array 200+8"));
+}
+
+#[test]
+fn what_a_failed_leg_was_not_given_is_never_told() {
+    let mut history = lost_on_b();
+    let lost = history.events.len();
+    history.failed = Some(1);
+    history.bitmap_page(0, history.bits);
+    history.superblocks(false);
+    history.honest(&Load::new(1, 10, 400, 8));
+    history.superblocks(true);
+    for events in lost..=history.events.len() {
+        assert_eq!(after(&history, events).first_proven(), None, "{events}");
+    }
+    assert!(!after(&history, history.events.len()).has_proven());
 }
 
 #[test]
