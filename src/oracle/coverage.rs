@@ -5,7 +5,7 @@ use super::fold::plain;
 use super::guest::{BadRead, tell_bad_read};
 use super::known;
 use super::lost::{HUNG, LOST};
-use super::verdict::{Coverage, EndState, Outcome, Verdict};
+use super::verdict::{Coverage, EndState, Outcome, Verdict, in_order};
 use super::world::bit;
 use crate::event::GuestEnd;
 use crate::finding::{Cause, Check, Finding, Range, Wrongness};
@@ -36,16 +36,17 @@ impl Checker {
         // What the caller knows (a panic, an interrupt) is the cause of the rest, and leads.
         let mut reasons = end.reasons;
         self.add_steps(&mut findings, &mut reasons);
+        // Of a guest that was lost nothing else was to be had.
+        self.explain_end(&mut reasons);
         self.expectations(&mut findings, &mut reasons);
         findings.extend(end.findings);
-        findings.sort_by(|one, other| (one.first, &one.id).cmp(&(other.first, &other.id)));
+        in_order(&mut findings);
         name_apart(&mut findings);
         self.fault_coverage(&mut reasons);
         self.lag_coverage();
         let known: Vec<Finding> = findings
             .extract_if(.., |finding| finding.known.is_some())
             .collect();
-        self.explain_end(&mut reasons);
         self.explain_coverage(&mut reasons);
         self.explain_known(&known, &mut reasons);
         self.explain_blindness(&mut reasons);

@@ -20,7 +20,7 @@ use super::stamp::{self, Judged};
 use super::world::leg_sector;
 use crate::block::{Sector, SectorRange};
 use crate::event::EventNo;
-use crate::finding::{Cause, Check, Confidence, Finding, Range, Wrongness};
+use crate::finding::{Cause, Check, Confidence, Finding, RANGES_MAX, Range, Wrongness};
 use crate::md::{Array, ArrayKey, Member};
 use crate::shadow::{Origin, ZERO_DIGEST};
 
@@ -68,9 +68,16 @@ impl Checker {
             if array.refused.is_some() {
                 continue;
             }
+            let mut told: Vec<Sector> = Vec::new();
             for member in array.active() {
                 if !array.may_lag(member) && !self.excused_leg(member) {
-                    self.durable_on_leg(no, &array, member);
+                    told.extend(self.durable_on_leg(no, &array, member));
+                }
+            }
+            // Told once: what a resync makes of it is no other finding.
+            for sector in told {
+                if let Some(cell) = self.book.cell_mut(array.key, sector) {
+                    cell.base = true;
                 }
             }
         }
@@ -81,7 +88,8 @@ impl Checker {
         errors.is_none_or(|leg| leg.errors > 0) || self.injected.lied_about_flushes(member.leg)
     }
 
-    fn durable_on_leg(&mut self, no: EventNo, array: &Array, member: &Member) {
+    /// Judges a leg; the array sectors that are wrong.
+    fn durable_on_leg(&mut self, no: EventNo, array: &Array, member: &Member) -> Vec<Sector> {
         let mut wrong: Vec<(Sector, (IntentNo, Wrongness))> = Vec::new();
         let mut judged = 0u64;
         let sectors: Vec<Sector> = self.book.sectors(array.key).collect();
@@ -134,6 +142,7 @@ impl Checker {
                 record.as_ref(),
             );
         }
+        wrong.into_iter().map(|(sector, _)| sector).collect()
     }
 
     /// Whether a content is legal for an array sector.
@@ -265,12 +274,14 @@ impl Checker {
                 told,
             );
             for read in like() {
+                let full = finding.array.len() >= RANGES_MAX;
                 match finding.array.last_mut() {
                     Some(range) if range.start + range.count == read.sector.0 => range.count += 1,
-                    Some(_) | None => finding.array.push(Range {
+                    Some(_) | None if !full => finding.array.push(Range {
                         start: read.sector.0,
                         count: 1,
                     }),
+                    Some(_) | None => break,
                 }
             }
             finding.last = like().next_back().map_or(first.at.0, |read| read.at.0);

@@ -180,6 +180,7 @@ impl Checker {
                 );
                 finding.legs = vec![on.to_owned()];
                 finding.sectors = sectors;
+                finding.reason = "what the fault made of these sectors was not written over since, and the freshest superblock calls the leg active".into();
                 self.tell_lies(&mut finding, leg, rule);
                 findings.push(finding);
             }

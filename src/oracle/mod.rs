@@ -43,6 +43,7 @@ mod stamp;
 mod story;
 pub mod survive;
 mod verdict;
+mod words;
 mod world;
 mod wrong;
 

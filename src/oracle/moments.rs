@@ -10,6 +10,10 @@ use crate::mark::Mark;
 
 /// Moments that are remembered.
 const MOMENTS_MAX: usize = 4096;
+/// Stretches that legs' caches lost at cuts of the power and that are remembered: a cut has thousands, which must not take the other moments' room.
+const LOST_MAX: usize = 65_536;
+/// Of them, how many one story tells at most: they are few where it is about one sector.
+const LOST_TOLD_MAX: usize = 8;
 /// Decisions that are remembered.
 const DECIDED_MAX: usize = 16_384;
 /// Moments that one story tells at most.
@@ -21,6 +25,7 @@ const MINOR_MAX: usize = 8;
 #[derive(Debug, Default)]
 pub(crate) struct Moments {
     lines: VecDeque<Moment>,
+    lost: VecDeque<Moment>,
     decided: VecDeque<Decision>,
 }
 
@@ -62,9 +67,6 @@ impl Moments {
         let Some((who, what)) = moment(header, event) else {
             return;
         };
-        if self.lines.len() == MOMENTS_MAX {
-            self.lines.pop_front();
-        }
         let place = if let What::Lost {
             leg,
             start,
@@ -83,7 +85,15 @@ impl Moments {
             what,
         };
         let minor = matches!(event.what, What::Console { .. } | What::Frontend { .. });
-        self.lines.push_back(Moment { line, place, minor });
+        let (lines, most) = if place.is_some() {
+            (&mut self.lost, LOST_MAX)
+        } else {
+            (&mut self.lines, MOMENTS_MAX)
+        };
+        if lines.len() == most {
+            lines.pop_front();
+        }
+        lines.push_back(Moment { line, place, minor });
     }
 
     /// The moments from one number to another, in order, the last ones where there are many. Of what happened to a part of a leg alone only what `about`
@@ -103,7 +113,6 @@ impl Moments {
             .lines
             .range(begin..end)
             .rev()
-            .filter(|one| one.place.is_none_or(|(leg, range)| about(leg, range)))
             .filter(|one| {
                 minor += usize::from(one.minor);
                 !one.minor || minor <= MINOR_MAX
@@ -112,13 +121,19 @@ impl Moments {
             .map(|one| one.line.clone())
             .collect();
         told.reverse();
+        let begin = self.lost.partition_point(|one| one.line.event < from.0);
+        let end = self.lost.partition_point(|one| one.line.event <= to.0);
+        let lost = self.lost.range(begin.min(end)..end).rev();
+        let lost = lost.filter(|one| one.place.is_some_and(|(leg, range)| about(leg, range)));
+        told.extend(lost.take(LOST_TOLD_MAX).map(|one| one.line.clone()));
+        told.sort();
         told
     }
 
     /// The last cut of the power at which a leg lost this sector from its cache.
     pub(super) fn lost(&self, leg: LegId, sector: Sector) -> Option<&StoryLine> {
         let lost = |place: &(LegId, SectorRange)| place.0 == leg && place.1.contains(sector);
-        let found = self.lines.iter().rev();
+        let found = self.lost.iter().rev();
         let mut found = found.filter(|one| one.place.as_ref().is_some_and(lost));
         found.next().map(|one| &one.line)
     }

@@ -23,7 +23,7 @@ pub enum Outcome {
 pub struct Verdict {
     /// How it came out.
     pub outcome: Outcome,
-    /// The findings, in the order of the sequence.
+    /// The findings: those that decide, then suspect ones, then what rules caused; each in the order of the sequence.
     pub findings: Vec<Finding>,
     /// Findings that a known deviation of stock kernels explains. They do not decide.
     pub known: Vec<Finding>,
@@ -61,8 +61,7 @@ impl Verdict {
     #[must_use]
     pub fn without_known(mut self) -> Verdict {
         self.findings.append(&mut self.known);
-        self.findings
-            .sort_by(|one, other| (one.first, &one.id).cmp(&(other.first, &other.id)));
+        in_order(&mut self.findings);
         self.decide();
         self
     }
@@ -79,6 +78,12 @@ impl Verdict {
             Outcome::Clean
         };
     }
+}
+
+/// Puts what decides before what is suspect, and that before what rules caused; each in the order of the sequence.
+pub(crate) fn in_order(findings: &mut [Finding]) {
+    let rank = |one: &Finding| (one.cause == Cause::Injected, one.confidence, one.first);
+    findings.sort_by(|one, other| (rank(one), &one.id).cmp(&(rank(other), &other.id)));
 }
 
 /// What the caller knows about the run's end that is no event.

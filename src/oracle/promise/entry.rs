@@ -29,6 +29,21 @@ pub(super) struct Broken {
     pub(super) on_leg: SectorRange,
 }
 
+/// Whether a broken promise is about what a leg holds, and not about when something came or what metadata says.
+fn about_content(check: Check, kind: Wrongness, array: SectorRange) -> bool {
+    let content = matches!(
+        kind,
+        Wrongness::Absent
+            | Wrongness::Differs
+            | Wrongness::Older
+            | Wrongness::Garbage
+            | Wrongness::Misplaced
+            | Wrongness::Torn
+    );
+    // `bit-first` misses a bit.
+    content && check != Check::BitFirst && !array.is_empty()
+}
+
 impl Checker {
     /// The sectors of a set in which active legs differ without an excuse. What is in flight is looked at again.
     pub(super) fn differences(&mut self, array: &Array, parts: &RangeSet) -> Vec<Difference> {
@@ -194,8 +209,27 @@ impl Checker {
             self.wrongs.uncounted += 1;
             return;
         }
-        let detail = if self.wrongs.wants_detail(check, kind, leg) {
-            let mut story = Vec::new();
+        let since = self.book.begun(key, array.start());
+        let content = about_content(check, kind, array).then(|| {
+            self.detail(
+                check,
+                kind,
+                leg,
+                key,
+                array.start(),
+                since.unwrap_or_default(),
+            )
+        });
+        let looked = match &content {
+            Some(looked) => looked.is_some(),
+            None => self.wrongs.wants_detail(check, kind, leg),
+        };
+        let detail = if looked {
+            let (held, expected, mut story) = match content.flatten() {
+                Some(content) => (content.legs, content.expected, content.story),
+                None => (Vec::new(), None, Vec::new()),
+            };
+            let about_content = !held.is_empty();
             let legs = self.world.md.array(key).map_or_else(Vec::new, |array| {
                 array.members.iter().map(|m| (m.leg, m.data)).collect()
             });
@@ -207,7 +241,9 @@ impl Checker {
                     at.and_then(|at| SectorRange::new(at, array.count()))
                         .unwrap_or_default()
                 };
-                self.tell(other, place, |_| true, &mut story);
+                if !about_content {
+                    self.tell(other, place, |_| true, &mut story);
+                }
                 let superblock = self.promises.leg(other).superblock_place();
                 self.tell(other, superblock, Operation::modifies, &mut story);
             }
@@ -217,7 +253,9 @@ impl Checker {
             }
             let oldest = story.iter().map(|line| line.event).min().unwrap_or(no.0);
             let from = EventNo(oldest.max(no.0.saturating_sub(MOMENTS_BACK)));
-            story.extend(self.moments.between(from, no, |_, _| false));
+            if !about_content {
+                story.extend(self.moments.between(from, no, |_, _| false));
+            }
             story.sort();
             story.dedup();
             let first_wrong = match shown {
@@ -238,8 +276,8 @@ impl Checker {
             let first_wrong = Some(first_wrong);
             Some(Box::new(Detail {
                 sector: array.start(),
-                expected: None,
-                legs: Vec::new(),
+                expected,
+                legs: held,
                 story,
                 first_wrong,
             }))

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use super::style::Style;
 use super::{decides, line, printable, seconds};
-use crate::finding::{Confidence, Example, Finding, Holding, StoryLine};
+use crate::finding::{Confidence, Example, Finding, Holding, RANGES_MAX, StoryLine};
 use crate::report::hexdump;
 
 /// Lines of a story that are shown.
 const STORY_MAX: usize = 32;
 /// Ranges that are shown.
-const RANGES_MAX: usize = 8;
+const RANGES_SHOWN: usize = 8;
 
 /// A finding in one line: what, where, on which legs.
 pub fn summary(finding: &Finding, style: Style) -> String {
@@ -30,6 +30,10 @@ pub fn place(finding: &Finding) -> String {
     match (finding.array.as_slice(), finding.array.last()) {
         ([], _) | (_, None) => String::new(),
         ([only], _) => format!("array {}+{}", only.start, only.count),
+        ([first, ..], _) if finding.array.len() >= RANGES_MAX => format!(
+            "array from {} on ({} sectors in {RANGES_MAX} places or more)",
+            first.start, finding.sectors
+        ),
         ([first, ..], Some(last)) => format!(
             "array {}…{} ({} sectors in {} places)",
             first.start,
@@ -136,11 +140,12 @@ fn ranges(finding: &Finding) -> Option<String> {
     let shown: Vec<String> = finding
         .array
         .iter()
-        .take(RANGES_MAX)
+        .take(RANGES_SHOWN)
         .map(|range| format!("{}+{}", range.start, range.count))
         .collect();
-    let more = match finding.array.len().saturating_sub(RANGES_MAX) {
+    let more = match finding.array.len().saturating_sub(RANGES_SHOWN) {
         0 => String::new(),
+        _ if finding.array.len() >= RANGES_MAX => " and more".to_owned(),
         more => format!(" and {more} more"),
     };
     Some(format!(

@@ -26,6 +26,9 @@ pub fn render(header: &RunHeader, verdict: &Verdict, style: Style) -> String {
     if let Some((_, first)) = first_wrong(verdict) {
         line(&mut out, &format!("  first wrong: {first}"));
     }
+    if let Some(earlier) = earlier_suspect(verdict) {
+        line(&mut out, &format!("  before it, suspect: {earlier}"));
+    }
     for (at, finding) in verdict.findings.iter().take(LINES_MAX).enumerate() {
         if at < FULL_MAX {
             out.push('\n');
@@ -169,6 +172,17 @@ pub(super) fn first_wrong(verdict: &Verdict) -> Option<(usize, String)> {
         None => format!("{}, found at #{}", finding.headline, finding.first),
     };
     Some((at, what))
+}
+
+/// What is suspect and came before everything that decides.
+fn earlier_suspect(verdict: &Verdict) -> Option<String> {
+    let kernel = || verdict.findings.iter().filter(|one| decides(one));
+    let proven = kernel().find(|one| one.confidence == Confidence::Proven)?;
+    let earlier = kernel()
+        .filter(|one| one.confidence == Confidence::Suspect && one.first < proven.first)
+        .min_by_key(|one| one.first)?;
+    let first = earlier.first_wrong.as_ref()?;
+    Some(format!("{} ({})", first.what, earlier.check.name()))
 }
 
 /// What a rule caused does not decide.
