@@ -382,6 +382,35 @@ fn sockets_that_can_not_be_made_are_refused() {
         &["a.sock exists and is no socket"],
     );
     assert_eq!(fs::read_to_string(bench.path("a.sock")).unwrap(), "mine");
+    // A control socket that can't be had: the legs' sockets, and the folder that was made for them, go again.
+    let sockets = bench.path("w/s");
+    let sockets = sockets.to_str().unwrap();
+    bench.mistake(
+        &[
+            "serve",
+            "--leg",
+            "a=mem:1M",
+            "--sockets",
+            sockets,
+            "--control",
+            "/proc/nonexistent/c",
+        ],
+        &["making the socket /proc/nonexistent/c"],
+    );
+    assert!(!bench.path("w/s").exists(), "sockets are left");
+    let empty = bench.file("rules.toml", "# none\n");
+    bench.mistake(
+        &[
+            "serve",
+            "--leg",
+            "a=mem:1M",
+            "--sockets",
+            sockets,
+            "--faults",
+            &empty,
+        ],
+        &["rules.toml", "no [[fault]]", "leave --faults out"],
+    );
     // A folder that nobody may write to; to root everything is writable.
     let closed = bench.path("closed");
     fs::create_dir(&closed).unwrap();

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::io::Write;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
@@ -80,11 +80,23 @@ pub(super) fn next(stream: &UnixStream) -> Option<Next> {
 /// The socket's, or `InvalidData` for a message that is none: it has no body and one descriptor, a stream socket.
 pub(super) fn take(stream: &UnixStream) -> io::Result<(UnixStream, bool)> {
     let mut raw = [0; HEADER_BYTES];
-    let (got, file) = stream
-        .recv_with_fd(&mut raw)
+    // The room that the kernel is given for one descriptor is enough for two: each of them is ours to close.
+    let mut fds = [-1; 2];
+    let mut into = [libc::iovec {
+        iov_base: raw.as_mut_ptr().cast(),
+        iov_len: raw.len(),
+    }];
+    // SAFETY: the one buffer is `raw`, which outlives the call, with its length.
+    let (got, came) = unsafe { stream.recv_with_fds(&mut into, &mut fds) }
         .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+    let came = fds.iter().take(came).filter(|fd| **fd >= 0);
+    // SAFETY: descriptors that have just come, which nobody else knows of.
+    let mut files: Vec<OwnedFd> = came
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) })
+        .collect();
     let [_, flags, bytes] = words(raw);
-    let file = file.filter(|_| got == HEADER_BYTES && bytes == 0);
+    let one = files.len() == 1 && got == HEADER_BYTES && bytes == 0;
+    let file = files.pop().filter(|_| one);
     let file = file.ok_or(io::ErrorKind::InvalidData)?;
     let mut kind: libc::c_int = 0;
     let mut len = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
@@ -101,8 +113,7 @@ pub(super) fn take(stream: &UnixStream) -> io::Result<(UnixStream, bool)> {
     if asked != 0 || kind != libc::SOCK_STREAM {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    // SAFETY: the descriptor is open and owned by `file`, which gives it away here.
-    let channel = unsafe { UnixStream::from_raw_fd(file.into_raw_fd()) };
+    let channel = UnixStream::from(file);
     // A frontend that does not read must not hold us up.
     channel.set_nonblocking(true)?;
     Ok((channel, flags & NEED_REPLY != 0))

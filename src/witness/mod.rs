@@ -194,10 +194,7 @@ impl Begun {
             flushed: clock::now(),
             told: clock::now(),
         };
-        let checking = std::thread::Builder::new()
-            .name("checker".into())
-            .spawn(move || watch.run())
-            .map_err(WitnessError::Thread)?;
+        // Before the checker runs: with it the device would outlive the refusal, and the sockets too.
         let control = match &config.control {
             Some(path) => Some(Server::start(
                 path,
@@ -207,6 +204,10 @@ impl Begun {
             )?),
             None => None,
         };
+        let checking = std::thread::Builder::new()
+            .name("checker".into())
+            .spawn(move || watch.run())
+            .map_err(WitnessError::Thread)?;
         Ok(Witness {
             control,
             tap: sequence.tap(),
@@ -310,13 +311,12 @@ impl Witness {
         };
         let witness = begun.run(config, device, &sequence, collector)?;
         for (at, name) in (0..).zip(&witness.names) {
-            witness
-                .device
-                .leg_initial(LegId(at))
-                .map_err(|source| WitnessError::Initial {
-                    leg: name.clone(),
-                    source,
-                })?;
+            if let Err(source) = witness.device.leg_initial(LegId(at)) {
+                // The checker has it too, and would go on.
+                witness.device.stop();
+                let leg = name.clone();
+                return Err(WitnessError::Initial { leg, source });
+            }
         }
         Ok(witness)
     }

@@ -7,6 +7,7 @@ mod export;
 mod faults;
 mod goes_on;
 mod held;
+mod hostile;
 mod inflight;
 mod order;
 mod raw;
