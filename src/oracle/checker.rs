@@ -55,6 +55,8 @@ pub struct Checker {
     /// Writes that were acknowledged and that a lagging leg had not completed then, with the time of the acknowledgement.
     pub(super) behind: BTreeMap<(super::record::IntentNo, LegId), u64>,
     pub(super) metadata_seen: EventNo,
+    /// The last quiet point that was reached: md was at rest, and what it knew of its legs was on record.
+    pub(super) quiet_at: EventNo,
     /// Legs that left a metadata write unanswered, as long as nothing shows that their guest goes on.
     pub(super) unanswered: BTreeSet<LegId>,
     /// The newest begin of a write of the workload that a leg was sent.
@@ -114,6 +116,7 @@ impl Checker {
             lagged: BTreeMap::new(),
             behind: BTreeMap::new(),
             metadata_seen: EventNo(0),
+            quiet_at: EventNo(0),
             unanswered: BTreeSet::new(),
             begun: BTreeMap::new(),
             rounds: BTreeMap::new(),

@@ -431,6 +431,7 @@ impl Checker {
         }
         if missed.is_empty() {
             self.coverage.quiet_reached += 1;
+            self.quiet_at = no;
             self.rest(no, true);
         } else {
             let what = missed.join(", ");

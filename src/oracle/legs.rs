@@ -509,7 +509,8 @@ impl Checker {
         let round = self.rounds.get(&key).map_or(seen, Rounds::before);
         // A write that began then was sent to the leg, which was good.
         let good = self.begun.get(&leg).copied().unwrap_or_default();
-        (round.min(seen).max(good), seen)
+        let quiet = self.quiet_at;
+        (round.min(seen).max(good).max(quiet), seen.max(quiet))
     }
 
     fn layout_changed(&mut self, before: &[(ArrayKey, LegId)]) {

@@ -27,7 +27,7 @@ pub struct SoFar {
 
 impl Checker {
     /// In short, the first thing that is proven to be wrong so far, and decides. What one leg alone lacks is not told before it is sure that the leg
-    /// was no failed one at that time (case 7): until the array has written its metadata again, or the leg is sent something newer.
+    /// was no failed one at that time (case 7): until the array has written its metadata again or is at rest, or the leg is sent something newer.
     pub fn first_proven(&self) -> Option<String> {
         let wrong = self.proven().next()?;
         Some(format!(

@@ -2,6 +2,7 @@
 
 use crate::history::{History, Load, garbage};
 use legwatch::event::{Action, Decided, What};
+use legwatch::finding::Check;
 use legwatch::header::RuleHead;
 use legwatch::oracle::Checker;
 
@@ -74,6 +75,28 @@ fn what_all_legs_lack_is_told_at_once() {
     history.end(&lost);
     let told = after(&history, history.events.len()).first_proven();
     assert!(told.unwrap().starts_with("absent on leg a, array 200+8"));
+}
+
+#[test]
+fn what_a_quiet_point_shows_is_told_at_once_and_stays_when_the_leg_fails_later() {
+    let mut history = History::with_bitmap(2, None);
+    history.honest(&Load::new(1, 1, 200, 8));
+    history.write(1, 200, &[garbage(3); 8]);
+    history.quiet();
+    let told = after(&history, history.events.len()).first_proven();
+    assert!(told.unwrap().starts_with("garbage on leg b, array 200+8"));
+    history.failed = Some(1);
+    history.superblocks(false);
+    history.quiet();
+    history.power_off();
+    let verdict = history.verdict();
+    let [finding] = &verdict.findings[..] else {
+        panic!("one finding: {:#?}", verdict.findings);
+    };
+    assert_eq!(
+        (finding.check, &finding.legs[..]),
+        (Check::Stamp, &["b".to_owned()][..])
+    );
 }
 
 #[test]

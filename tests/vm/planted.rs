@@ -137,6 +137,78 @@ fn buffers_that_the_guest_changes_are_the_guests_doing() {
     );
 }
 
+/// What a reader sees without scrolling.
+const SCREENFUL: usize = 24;
+
+/// Asserts that the report's first screenful names the first wrong request in these words.
+fn first_wrong_is_on_the_first_screen(ran: &Ran, words: &[&str]) {
+    let named = ran
+        .stdout
+        .lines()
+        .take(SCREENFUL)
+        .find(|line| line.trim_start().starts_with("first wrong: "));
+    let named = named.unwrap_or_else(|| panic!("nothing is named\n{}", ran.stdout));
+    for words in words {
+        assert!(named.contains(words), "{words}: {named}");
+    }
+}
+
+/// A leg that comes back under a wiped bitmap is called in sync, and is stale.
+#[test]
+fn a_leg_that_comes_back_stale_is_found() {
+    let ran = run(scenario("planted-stale"), "pinned:6.12", &[]);
+    ran.ended_with(1).check_agrees();
+    let recovered = ran.finding("rec-eq", "absent", &["b"]);
+    assert_eq!(recovered["confidence"], "proven");
+    assert_eq!(array(&recovered), [(0, 6400)]);
+    // What decides leads; the bits that went clear before are suspect, as anybody may write a bitmap.
+    assert_eq!(ran.findings()[0]["check"], "rec-eq", "{}", ran.stdout);
+    let cleared = ran.finding("bit-degraded", "absent", &["b"]);
+    assert_eq!(cleared["confidence"], "suspect");
+    for finding in [&recovered, &cleared] {
+        let reason = finding["reason"].as_str().unwrap();
+        assert!(reason.contains("the leg was away"), "{reason}");
+        let legs = finding["example"]["legs"].as_array().unwrap();
+        assert_eq!(
+            (&legs[0]["good"], &legs[1]["good"]),
+            (&true.into(), &false.into())
+        );
+    }
+    let words = ["on leg b (#", "leg b was called recovered"];
+    first_wrong_is_on_the_first_screen(&ran, &words);
+}
+
+/// A guest that does not flush loses what it called durable, and the cut that took it is named.
+#[test]
+fn what_a_cut_tears_though_it_was_durable_is_found() {
+    let ran = run(scenario("planted-torn"), "pinned:6.12", &[]);
+    ran.ended_with(1).check_agrees();
+    let torn = ran.finding("durable", "older version", &["a", "b"]);
+    assert_eq!(torn["confidence"], "proven");
+    let first = torn["first_wrong"]["what"].as_str().unwrap();
+    assert!(first.starts_with("the power cut (#"), "{first}");
+    assert!(
+        first.ends_with("the workload was told that it is durable"),
+        "{first}"
+    );
+    let story = torn["story"].as_array().unwrap();
+    for words in [
+        " begins: array ",
+        "WRITE ",
+        " acknowledged",
+        "power cut: its cache lost",
+    ] {
+        let told = story
+            .iter()
+            .any(|line| line["what"].as_str().unwrap().contains(words));
+        assert!(told, "{words}: {story:#?}");
+    }
+    assert!(!torn["example"].is_null());
+    // Without flushes the dirty mark was not durable either, which came first.
+    assert_eq!(ran.findings()[0]["check"], "meta-fua", "{}", ran.stdout);
+    first_wrong_is_on_the_first_screen(&ran, &["WRITE ", "no FLUSH followed"]);
+}
+
 #[test]
 fn a_failed_check_is_a_finding() {
     let ran = run(scenario("check-fails"), "pinned:6.12", &[]);
