@@ -66,6 +66,19 @@ fn the_first_finding_is_told_with_the_event_that_proves_it() {
 }
 
 #[test]
+fn a_leg_that_got_a_read_in_place_of_the_write_is_told_at_once() {
+    let mut history = History::with_bitmap(2, None);
+    history.honest(&Load::new(1, 1, 0, 8));
+    let lost = Load::new(1, 2, 200, 8);
+    history.begin(&lost);
+    history.write(0, 200, &lost.contents());
+    history.read(1, 200, 8);
+    history.end(&lost);
+    let told = after(&history, history.events.len()).first_proven();
+    assert!(told.unwrap().starts_with("absent on leg b, array 200+8"));
+}
+
+#[test]
 fn what_all_legs_lack_is_told_at_once() {
     let mut history = History::with_bitmap(2, None);
     history.honest(&Load::new(1, 1, 0, 8));
