@@ -446,4 +446,9 @@ pub enum GuestEnd {
         /// What was awaited.
         why: String,
     },
+    /// It was lost before the agent's first word, and so before anything was written, and its boot is made once more.
+    Again {
+        /// What was seen.
+        why: String,
+    },
 }

@@ -21,6 +21,8 @@ pub struct Judge {
     /// The numbers of the boot's console lines, to place a crash in the sequence.
     lines: Vec<EventNo>,
     boot: u32,
+    /// This boot is made once more: a kernel that failed away from storage has lost nothing but this try.
+    again: bool,
     end: EndState,
     strict: bool,
     no_known: bool,
@@ -36,6 +38,7 @@ impl Judge {
             console: Watcher::new(),
             lines: Vec::new(),
             boot: 0,
+            again: false,
             end: EndState::default(),
             folds: Watch::of(&header.options).has(Part::Shadow),
             strict,
@@ -60,6 +63,7 @@ impl Judge {
                 self.console.push(line);
             }
             What::GuestEnded { how, .. } => {
+                self.again = matches!(how, GuestEnd::Again { .. });
                 // A guest that we killed may have been in the middle of anything; what its console said before counts all the same.
                 if let GuestEnd::Killed { why } = how
                     && why.contains("interrupted")
@@ -143,6 +147,7 @@ impl Judge {
     fn close_console(&mut self) {
         let console = std::mem::take(&mut self.console);
         let lines = std::mem::take(&mut self.lines);
+        let again = std::mem::take(&mut self.again);
         for crash in console.finish() {
             let at = usize::try_from(crash.line_index)
                 .ok()
@@ -154,6 +159,7 @@ impl Judge {
                     .end
                     .findings
                     .push(finding(&crash, proven, at, self.boot)),
+                Meaning::LostGuest if again => {}
                 Meaning::LostGuest => {
                     let when = if crash.at_boot {
                         "while it booted"
@@ -195,4 +201,78 @@ fn finding(crash: &Crash, proven: bool, at: EventNo, boot: u32) -> Finding {
         Confidence::Suspect
     };
     finding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mark::Hello;
+
+    /// A first try that said this and ended so, and a second one in order.
+    fn verdict(first_end: GuestEnd, said: &[&str]) -> Verdict {
+        let hello = Hello {
+            agent: String::new(),
+            release: String::new(),
+            boot: 1,
+            init: true,
+            tainted: 0,
+        };
+        let begin = [What::Boot { boot: 1 }];
+        let first = said.iter().map(|line| What::Console {
+            line: (*line).to_owned(),
+        });
+        let rest = [
+            What::GuestEnded {
+                boot: 1,
+                how: first_end,
+            },
+            What::Boot { boot: 1 },
+            What::Mark(Mark::Hello(hello)),
+            What::Mark(Mark::Finish { ok: true }),
+            What::GuestEnded {
+                boot: 1,
+                how: GuestEnd::PoweredOff,
+            },
+            What::End,
+        ];
+        let mut judge = Judge::new(&RunHeader::new(1, 1, Vec::new()), false);
+        for (no, what) in (1..).zip(begin.into_iter().chain(first).chain(rest)) {
+            judge.apply(&Event {
+                no: EventNo(no),
+                time_us: 0,
+                what,
+            });
+        }
+        judge.finish()
+    }
+
+    fn why() -> String {
+        "exit code 0".into()
+    }
+
+    #[test]
+    fn a_boot_that_was_made_again_is_no_lost_guest() {
+        let panic = ["[    0.500000] Kernel panic - not syncing: Attempted to kill init!"];
+        let again = verdict(GuestEnd::Again { why: why() }, &panic);
+        let lost = verdict(GuestEnd::Lost { why: why() }, &panic);
+        let of_loss = |verdict: &Verdict| {
+            let reasons = verdict.reasons.iter();
+            reasons
+                .filter(|reason| reason.contains("lost") || reason.contains("Kernel panic"))
+                .count()
+        };
+        assert_eq!(of_loss(&again), 0, "{:#?}", again.reasons);
+        assert_eq!(of_loss(&lost), 2, "{:#?}", lost.reasons);
+    }
+
+    #[test]
+    fn what_storage_code_did_in_such_a_boot_counts() {
+        let oops = [
+            "[    0.500000] BUG: kernel NULL pointer dereference, address: 0000000000000008",
+            "[    0.500002] RIP: 0010:virtblk_probe+0x4f/0x2c0 [virtio_blk]",
+        ];
+        let verdict = verdict(GuestEnd::Again { why: why() }, &oops);
+        assert_eq!(verdict.findings.len(), 1, "{:#?}", verdict.findings);
+        assert_eq!(verdict.findings[0].check, Check::Guest);
+    }
 }

@@ -239,7 +239,7 @@ impl Checker {
         }
         for end in &self.guest.ends {
             match end {
-                GuestEnd::PoweredOff | GuestEnd::Killed { .. } => {}
+                GuestEnd::PoweredOff | GuestEnd::Killed { .. } | GuestEnd::Again { .. } => {}
                 GuestEnd::Lost { why } => reasons.push(format!("{LOST}{why}")),
                 GuestEnd::Hung { .. } if may_hang => {}
                 GuestEnd::Hung { why } => {

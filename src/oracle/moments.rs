@@ -162,6 +162,7 @@ pub(crate) fn moment(header: &RunHeader, event: &Event) -> Option<(String, Strin
                 GuestEnd::Killed { why } => format!("was killed: {why}"),
                 GuestEnd::Lost { why } => format!("was lost: {why}"),
                 GuestEnd::Hung { why } => format!("hung: {why}"),
+                GuestEnd::Again { why } => why.clone(),
             };
             guest(format!("boot {boot} {how}"))
         }

@@ -58,6 +58,14 @@ pub(super) struct Supervisor {
     failed: Option<String>,
 }
 
+/// How a try of a boot ended.
+enum Tried {
+    /// For good: whether as its scenario has it.
+    InOrder(bool),
+    /// Before the agent's first word.
+    Again { why: String },
+}
+
 /// How a run ended.
 #[derive(Debug)]
 pub(super) struct Ended {
@@ -152,25 +160,23 @@ impl Supervisor {
         resume: Option<&Resume>,
         attended: bool,
     ) -> Result<bool, Failure> {
-        if let Some(in_order) = self.one_try(plan, end, launch, resume, attended, true)? {
-            return Ok(in_order);
+        match self.one_try(plan, end, launch, resume, attended, true)? {
+            Tried::InOrder(in_order) => return Ok(in_order),
+            Tried::Again { why } => self.progress.line(&format!("legwatch: the guest {why}")),
         }
-        self.progress.line(match resume {
-            Some(_) => "legwatch: the guest did not go on from the saved boot; it boots afresh",
-            None => {
-                "legwatch: the guest said nothing while it booted (an emulated timer that was lost does that); started once more"
-            }
-        });
         if resume.is_some() {
             self.tell(&Command::Hand {
                 what: "the guest boots afresh: the saved boot was of no use".into(),
             });
         }
-        let second = self.one_try(plan, end, launch, None, attended, false)?;
-        Ok(second.expect("a second try is the last"))
+        match self.one_try(plan, end, launch, None, attended, false)? {
+            Tried::InOrder(in_order) => Ok(in_order),
+            Tried::Again { .. } => unreachable!("a second try is the last"),
+        }
     }
 
-    /// One try of a boot; `None`: it said nothing, and is to be tried once more.
+    /// One try of a boot. A first one that never came to the agent's first word has not touched the legs, and emulation loses a boot now
+    /// and then, so it is to be made once more.
     fn one_try(
         &mut self,
         plan: &Plan,
@@ -179,7 +185,7 @@ impl Supervisor {
         resume: Option<&Resume>,
         attended: bool,
         first_try: bool,
-    ) -> Result<Option<bool>, Failure> {
+    ) -> Result<Tried, Failure> {
         let number = plan.boot;
         self.line.plan = Some(Box::new(plan.clone()));
         self.cut = false;
@@ -205,7 +211,7 @@ impl Supervisor {
                 .map_err(Failure::internal)?;
         }
         let mut killed: Option<GuestEnd> = None;
-        let mut again = false;
+        let mut again: Option<String> = None;
         let exit = loop {
             if let Some(happening) = self.wait()? {
                 self.meet(happening, &mut boot)?;
@@ -218,14 +224,14 @@ impl Supervisor {
                     Next::Wait => continue,
                     Next::Kill(how) => how,
                     Next::Again => {
-                        again = true;
-                        let what = match resume {
-                            Some(_) => "did not go on from a saved boot",
-                            None => "said nothing while it booted",
+                        let why = match resume {
+                            Some(_) => "did not go on from the saved boot; it boots afresh",
+                            None => {
+                                "said nothing while it booted (an emulated timer that was lost does that); started once more"
+                            }
                         };
-                        GuestEnd::Killed {
-                            why: format!("it {what}, and is started once more"),
-                        }
+                        again = Some(why.to_owned());
+                        GuestEnd::Again { why: why.into() }
                     }
                 };
                 guest.killer().kill();
@@ -233,14 +239,19 @@ impl Supervisor {
             }
         };
         self.over.store(true, Ordering::Release);
-        if killed.is_none() && resume.is_some() && !boot.is_up() {
-            again = true;
-            killed = Some(GuestEnd::Killed {
-                why: format!(
-                    "it could not go on from a saved boot (QEMU's {}), and is started once more",
+        if killed.is_none() && first_try && !boot.is_up() && !self.stopped() {
+            let why = match resume {
+                Some(_) => format!(
+                    "could not go on from the saved boot (QEMU ended: {}); it boots afresh",
                     in_words(&exit)
                 ),
-            });
+                None => format!(
+                    "was lost while it booted (QEMU ended: {}); started once more",
+                    in_words(&exit)
+                ),
+            };
+            again = Some(why.clone());
+            killed = Some(GuestEnd::Again { why });
         }
         // The last words were said before the end, and the checker may be behind: what it has not taken yet is news of this boot too.
         self.tell(&Command::CatchUp);
@@ -262,10 +273,19 @@ impl Supervisor {
             (GuestEnd::PoweredOff, _) => true,
             (GuestEnd::Killed { .. }, BootEnd::Kill) => !self.stopped(),
             (GuestEnd::Killed { .. }, BootEnd::PowerOff) if self.cut => !self.stopped(),
-            (GuestEnd::Killed { .. } | GuestEnd::Lost { .. } | GuestEnd::Hung { .. }, _) => false,
+            (
+                GuestEnd::Killed { .. }
+                | GuestEnd::Lost { .. }
+                | GuestEnd::Hung { .. }
+                | GuestEnd::Again { .. },
+                _,
+            ) => false,
         };
         self.tell(&Command::GuestEnded { boot: number, how });
-        Ok(if again { None } else { Some(in_order) })
+        Ok(match again {
+            Some(why) => Tried::Again { why },
+            None => Tried::InOrder(in_order),
+        })
     }
 
     /// Takes what happened during a boot.

@@ -17,6 +17,8 @@ pub(crate) const RUN: Duration = Duration::from_secs(900);
 pub(crate) const STEP: Duration = Duration::from_secs(300);
 /// The longest that a QEMU may outlive any process of ours.
 const NO_QEMU: Duration = Duration::from_secs(5);
+/// So many lines of a guest's console tell why it ended.
+const CONSOLE_END: usize = 40;
 /// How often processes are looked at, for which there is no event.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -145,12 +147,23 @@ impl Running {
                 Some(line) if line.contains(text) => return line.clone(),
                 _ => assert!(
                     self.open > 0,
-                    "`{}` ended without a line with `{text}`: {:#?}",
+                    "`{}` ended without a line with `{text}`: {:#?}\n{}\nThe console's end:\n{}",
                     self.name,
-                    self.said
+                    self.said,
+                    self.printed.join("\n"),
+                    self.console_end(),
                 ),
             }
         }
+    }
+
+    /// The last lines of the guest's console, for the message of a test that can't go on.
+    fn console_end(&self) -> String {
+        let path = self.dir.path().join("out/console.log");
+        let text = std::fs::read(path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(CONSOLE_END)..].join("\n")
     }
 
     fn next(&mut self, limit: Duration, awaited: &str) {

@@ -199,6 +199,22 @@ fn a_killed_qemu_is_a_lost_guest() {
         .check_agrees();
 }
 
+#[test]
+fn a_guest_that_is_lost_while_it_boots_is_started_once_more() {
+    let mut run = quick();
+    run.line("boot 1: booting");
+    qemu_runs(&run);
+    kill_process(run.processes("qemu-system-x86_64")[0], Signal::KILL).unwrap();
+    let line = run.line("started once more");
+    assert!(
+        line.contains("lost while it booted (QEMU ended: signal 9"),
+        "{line}"
+    );
+    let ran = run.end();
+    ran.ended_with(0).check_agrees();
+    assert_eq!(ran.report()["outcome"], "clean");
+}
+
 fn qemu_runs(run: &Running) {
     until("QEMU's start", STEP, || {
         !run.processes("qemu-system-x86_64").is_empty()
