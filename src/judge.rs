@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn why() -> String {
-        "exit code 0".into()
+        "was lost while it booted".into()
     }
 
     #[test]
@@ -262,6 +262,7 @@ mod tests {
                 .count()
         };
         assert_eq!(of_loss(&again), 0, "{:#?}", again.reasons);
+        assert!(again.notes.contains(&format!("the guest {}", why())));
         assert_eq!(of_loss(&lost), 2, "{:#?}", lost.reasons);
     }
 

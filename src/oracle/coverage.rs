@@ -382,6 +382,11 @@ impl Checker {
                 ));
             }
         }
+        for end in &self.guest.ends {
+            if let GuestEnd::Again { why } = end {
+                notes.push(format!("the guest {why}"));
+            }
+        }
         if self.coverage.restarts > 0 {
             notes.push(format!(
                 "the witness was killed and restarted {} time(s): what was in flight then is abandoned and came again; events missing: {}",

@@ -239,20 +239,6 @@ impl Supervisor {
             }
         };
         self.over.store(true, Ordering::Release);
-        if killed.is_none() && first_try && !boot.is_up() && !self.stopped() {
-            let why = match resume {
-                Some(_) => format!(
-                    "could not go on from the saved boot (QEMU ended: {}); it boots afresh",
-                    in_words(&exit)
-                ),
-                None => format!(
-                    "was lost while it booted (QEMU ended: {}); started once more",
-                    in_words(&exit)
-                ),
-            };
-            again = Some(why.clone());
-            killed = Some(GuestEnd::Again { why });
-        }
         // The last words were said before the end, and the checker may be behind: what it has not taken yet is news of this boot too.
         self.tell(&Command::CatchUp);
         loop {
@@ -265,6 +251,22 @@ impl Supervisor {
         while let Ok(happening) = self.happenings.try_recv() {
             let happening = self.meet_anywhere(happening)?;
             self.meet(happening, &mut boot)?;
+        }
+        // Somebody at its console may have ended it on purpose.
+        let on_purpose = attended && resume.is_none();
+        if killed.is_none() && first_try && !boot.is_up() && !on_purpose && !self.stopped() {
+            let why = match resume {
+                Some(_) => format!(
+                    "could not go on from the saved boot (QEMU ended: {}); it boots afresh",
+                    in_words(&exit)
+                ),
+                None => format!(
+                    "was lost while it booted (QEMU ended: {}); started once more",
+                    in_words(&exit)
+                ),
+            };
+            again = Some(why.clone());
+            killed = Some(GuestEnd::Again { why });
         }
         self.console.flush().map_err(Failure::internal)?;
         self.stages += boot.stages();

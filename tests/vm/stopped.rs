@@ -213,6 +213,11 @@ fn a_guest_that_is_lost_while_it_boots_is_started_once_more() {
     let ran = run.end();
     ran.ended_with(0).check_agrees();
     assert_eq!(ran.report()["outcome"], "clean");
+    assert!(
+        ran.stdout.contains("lost while it booted"),
+        "{}",
+        ran.stdout
+    );
 }
 
 fn qemu_runs(run: &Running) {
