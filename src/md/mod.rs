@@ -175,7 +175,7 @@ impl Model {
             legs,
             arrays: Vec::new(),
         };
-        model.fold();
+        model.fold(|_| false);
         model
     }
 
@@ -233,10 +233,21 @@ impl Model {
                 .is_some_and(|at| place(at, 1))
     }
 
-    /// Decodes a leg's metadata anew. Tells whether arrays or memberships changed in a way that matters to the checks (not: `events`, `clean`).
+    /// Decodes a leg's metadata anew, as it was found there. Tells whether arrays or memberships changed in a way that matters to the checks (not: `events`, `clean`).
     pub fn observe(&mut self, leg: LegId, bytes: &Bytes) -> bool {
+        self.decode(leg, bytes);
+        self.fold(|_| false)
+    }
+
+    /// As [`Self::observe`], after the guest wrote it.
+    pub fn written(&mut self, leg: LegId, bytes: &Bytes) -> bool {
+        self.decode(leg, bytes);
+        self.fold(|other| other != leg)
+    }
+
+    fn decode(&mut self, leg: LegId, bytes: &Bytes) {
         let Some(state) = self.legs.get_mut(leg.index()) else {
-            return false;
+            return;
         };
         state.superblock = superblock::find(bytes, state.part);
         state.bitmap = state
@@ -246,7 +257,6 @@ impl Model {
             .and_then(|superblock| superblock.bitmap)
             .and_then(|at| bitmap::bitmap_header(&bytes.read(at, 1)));
         state.faulty = false;
-        self.fold()
     }
 
     /// A metadata write or flush of a leg failed: until its next good superblock, md may treat the leg as faulty without having said so.
@@ -254,10 +264,11 @@ impl Model {
         if let Some(state) = self.legs.get_mut(leg.index()) {
             state.faulty = true;
         }
-        self.fold()
+        self.fold(|_| true)
     }
 
-    fn fold(&mut self) -> bool {
+    /// `awaits`: whether a leg's own superblock may still be on the way.
+    fn fold(&mut self, awaits: impl Fn(LegId) -> bool) -> bool {
         let mut uuids: Vec<Uuid> = self
             .legs
             .iter()
@@ -268,7 +279,7 @@ impl Model {
         uuids.dedup();
         let mut arrays: Vec<Array> = uuids
             .into_iter()
-            .flat_map(|uuid| self.arrays_of(uuid))
+            .flat_map(|uuid| self.arrays_of(uuid, &awaits))
             .collect();
         if arrays.is_empty() {
             arrays.extend(self.declared());
@@ -291,8 +302,13 @@ impl Model {
         })
     }
 
+    fn is_active(&self, uuid: Uuid, leg: LegId) -> bool {
+        let of = self.arrays.iter().filter(|array| array.key.uuid == uuid);
+        of.flat_map(Array::active).any(|member| member.leg == leg)
+    }
+
     /// The array, or one for each mirror of a raid10.
-    fn arrays_of(&self, uuid: Uuid) -> Vec<Array> {
+    fn arrays_of(&self, uuid: Uuid, awaits: &impl Fn(LegId) -> bool) -> Vec<Array> {
         let freshest = self
             .own(uuid)
             .map(|(_, _, superblock)| superblock)
@@ -312,16 +328,23 @@ impl Model {
             .map(|(at, leg, superblock)| {
                 let role = freshest.role_of(superblock.dev_number);
                 let slot = (role < 0xff00).then_some(role);
+                let id = LegId(u8::try_from(at).expect("at most eight legs"));
+                // md takes a leg that is one event behind (md.c:super_1_validate); more means that it was left out. One that it took is two
+                // behind while the others' next superblock is there and its own is on the way (md.c:md_update_sb).
+                let behind = if awaits(id) && self.is_active(uuid, id) {
+                    2
+                } else {
+                    1
+                };
                 let member = Member {
-                    leg: LegId(u8::try_from(at).expect("at most eight legs")),
+                    leg: id,
                     slot,
                     data: superblock.data(),
                     write_mostly: superblock.write_mostly,
                     active: slot.is_some()
                         && superblock.recovery_offset.is_none()
                         && !leg.faulty
-                        // md takes a leg that is one event behind; more means that it was left out.
-                        && superblock.events.saturating_add(1) >= freshest.events,
+                        && superblock.events.saturating_add(behind) >= freshest.events,
                 };
                 (mirror_of(superblock), member)
             })

@@ -280,3 +280,42 @@ fn a_counter_at_its_end_is_one_like_others() {
         assert_eq!(arrays[0].active().count(), active, "{own} {other}");
     }
 }
+
+/// Assembled with a leg one event behind, md writes the next superblocks one after the other: in between that leg is two behind, and good.
+#[test]
+fn a_leg_that_md_took_stays_active_while_its_next_superblock_is_on_the_way() {
+    let put = |model: &mut Model, slot: u16, roles: &[u16], events: u64| {
+        let (at, raw) = image(Layout::V1_2, slot, roles, events);
+        let mut bytes = Bytes::default();
+        bytes.put(at, &raw);
+        model.written(LegId(u8::try_from(slot).unwrap()), &bytes);
+    };
+    let active = |model: &Model| -> Vec<u8> {
+        let of = model.arrays()[0].active();
+        of.map(|member| member.leg.0).collect()
+    };
+    let both: &[u16] = &[0, 1];
+    let mut model = two(Layout::V1_2, [both, both], [1, 0]);
+    assert_eq!(active(&model), [0, 1]);
+    put(&mut model, 0, both, 2);
+    assert_eq!(active(&model), [0, 1], "its own is on the way");
+    put(&mut model, 1, both, 2);
+    assert_eq!(active(&model), [0, 1]);
+
+    // It never comes: the next one leaves it three behind.
+    let mut model = two(Layout::V1_2, [both, both], [1, 0]);
+    put(&mut model, 0, both, 2);
+    put(&mut model, 0, both, 3);
+    assert_eq!(active(&model), [0]);
+    // It failed: the next one says so at once.
+    let mut model = two(Layout::V1_2, [both, both], [1, 1]);
+    put(&mut model, 0, &[0, 0xfffe], 2);
+    assert_eq!(active(&model), [0]);
+    // It went back by two itself, as a cut does it: md leaves it out.
+    let mut model = two(Layout::V1_2, [both, both], [3, 3]);
+    put(&mut model, 1, both, 1);
+    assert_eq!(active(&model), [0]);
+    // Two behind from the start: md does not take it.
+    assert_eq!(active(&two(Layout::V1_2, [both, both], [2, 0])), [0]);
+    assert_eq!(active(&two(Layout::V1_2, [both, both], [0, 2])), [1]);
+}

@@ -467,7 +467,7 @@ impl Checker {
                 superblock.map(|superblock| superblock.events)
             };
             let had = events(&self.world.md);
-            let changed = self.world.md.observe(leg, &self.world.bytes[leg.index()]);
+            let changed = self.world.md.written(leg, &self.world.bytes[leg.index()]);
             let superblock = events(&self.world.md) != had;
             if let Some((array, _)) = self.world.md.of(leg) {
                 let rounds = self.rounds.entry(array.key).or_default();

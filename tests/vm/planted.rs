@@ -181,8 +181,9 @@ fn a_leg_that_comes_back_stale_is_found() {
 /// A guest that does not flush loses what it called durable, and the cut that took it is named.
 #[test]
 fn what_a_cut_tears_though_it_was_durable_is_found() {
-    // With other seeds one leg's finding is taken back while md assembles what the cut left, and the other's alone is told.
-    let ran = run(scenario("planted-torn"), "pinned:6.12", &["--seed", "1"]);
+    // With this seed leg b's superblock goes back by one: while md writes the next ones it is two behind leg a's, and no less a leg.
+    let seed = ["--seed", "15953955395043399531"];
+    let ran = run(scenario("planted-torn"), "pinned:6.12", &seed);
     ran.ended_with(1).check_agrees();
     // One of the legs' own, and one of what the array returns of them.
     let mut durable = ran.findings();
