@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::disk::{Disk, Held, Job, Outcome, Step};
+use super::disk::{Disk, Job, Outcome, Step};
 use super::faults::Faults;
+use super::held::Held;
 use super::parked::Parked;
 use super::shared::count;
 use super::worker::Queue;

@@ -10,6 +10,7 @@
 //! | `faulty` | a request's way where rules or lies are about |
 //! | `store` | what rules make of a request that changes a leg |
 //! | `twins` | which write of one leg is the twin of which write of another |
+//! | `held` | requests that wait for their time |
 //! | `parked` | requests that wait for something else than a time |
 //! | `control` | the control leg: the plan to read, marks to write, quiet points |
 //! | `worker` | the thread that serves queues: polls, spins, sleeps, keeps time |
@@ -37,6 +38,7 @@ mod control;
 mod disk;
 mod faults;
 mod faulty;
+mod held;
 mod parked;
 mod plain;
 mod shared;
