@@ -234,7 +234,8 @@ impl Device {
         let paths = made.iter().map(|socket| socket.path().to_owned()).collect();
 
         // One worker for each group of legs; the control leg is with the first.
-        let bells = groups(legs, options.threads)
+        let waits: Vec<bool> = disks.iter().map(Disk::waits).collect();
+        let bells = groups(&waits, options.threads)
             .into_iter()
             .map(|group| Ok((group, Arc::new(Bell::new()?))))
             .collect::<io::Result<Vec<_>>>()?;
@@ -504,19 +505,19 @@ fn control_backend(commander: Commander, connection: Arc<Connection>) -> Backend
     }
 }
 
-/// Which legs share a worker, by their places.
-fn groups(legs: &[LegConfig], threads: Threads) -> Vec<Vec<usize>> {
-    let all = 0..legs.len();
-    let file = |leg: &usize| matches!(legs[*leg].medium, MediumConfig::File { .. });
+/// Which legs share a worker, by their places; of each leg, whether its medium may have to wait for a disk.
+fn groups(waits: &[bool], threads: Threads) -> Vec<Vec<usize>> {
+    let all = 0..waits.len();
+    let waits = |leg: &usize| waits[*leg];
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     match threads {
         Threads::One => vec![all.collect()],
         Threads::PerLeg => all.map(|leg| vec![leg]).collect(),
         Threads::Auto => {
-            let (apart, together): (Vec<_>, Vec<_>) = all.partition(|leg| cpus > 2 || file(leg));
+            let (apart, together): (Vec<_>, Vec<_>) = all.partition(|leg| cpus > 2 || waits(leg));
             let mut groups: Vec<Vec<usize>> = apart.into_iter().map(|leg| vec![leg]).collect();
-            // A mark must not wait for a disk: the first group, which the control leg is with, has no file.
-            if !together.is_empty() || groups.iter().flatten().next().is_some_and(file) {
+            // A mark must not wait for a disk: the first group, which the control leg is with, has none that does.
+            if !together.is_empty() || groups.iter().flatten().next().is_some_and(waits) {
                 groups.insert(0, together);
             }
             groups

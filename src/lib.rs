@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod crypt;
 pub mod ctl;
+mod cut_short;
 pub mod device;
 pub mod event;
 pub mod explain;

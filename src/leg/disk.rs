@@ -19,6 +19,7 @@ use super::shared::{LegShared, count};
 use super::worker::Queue;
 use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status, is_commit_block};
 use crate::config::{LegConfig, Record};
+use crate::cut_short::losses;
 use crate::event::{
     Abandoned, Arrived, Completed, Content, Digests, Fetched, FrontendChange, What,
 };
@@ -26,7 +27,7 @@ use crate::fault::{COMPILED_IN, LegRules};
 use crate::medium::{Lies, Medium, MemoryMedium};
 use crate::sequence::Tap;
 use crate::virtio::defs::{ID_BYTES, REQUEST_BYTES_MAX};
-use crate::virtio::{Head, Limits, Pending, losses, parse};
+use crate::virtio::{Head, Limits, Pending, parse};
 use crate::watch::{Part, Watch};
 
 /// One leg: its medium, its rules, its requests. It outlives every connection.
@@ -146,6 +147,11 @@ impl Disk {
     /// What requests are checked against.
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Whether serving it may have to wait for a disk.
+    pub fn waits(&self) -> bool {
+        self.medium.waits()
     }
 
     /// Grows to `sectors`, for requests that come from now on.
@@ -365,23 +371,20 @@ impl Disk {
             return Outcome::plain(Status::IoErr);
         };
         let data = job.pending.data();
-        let mut digests = Digests::new();
-        let (wanted, plain) = (self.digests, &self.plain);
-        let look = |part: &[u8]| {
-            if wanted {
-                plain.look(range.start(), part, &mut digests);
+        let mut look = self.plain.look(range.start(), self.digests);
+        let direct = self.medium.bytes(range).map(|bytes| {
+            data.copy_from_looking(bytes, |part| look.at(part));
+        });
+        if direct.is_none() || self.medium.was_cut_short() {
+            let bytes = self.scratch.bytes_mut(front(range.count()));
+            if let Err(error) = self.medium.read(range, bytes) {
+                return Outcome::plain(self.answer(Err(error), job.number, tap));
             }
-        };
-        match &mut self.medium {
-            Medium::Memory(memory) => data.copy_from_looking(memory.bytes(range), look),
-            Medium::File(file) => {
-                let bytes = self.scratch.bytes_mut(front(range.count()));
-                if let Err(error) = file.read(range, bytes) {
-                    return Outcome::plain(self.answer(Err(error), job.number, tap));
-                }
-                data.copy_from_looking(bytes, look);
-            }
+            self.medium.noticed(range, bytes);
+            look.again();
+            data.copy_from_looking(bytes, |part| look.at(part));
         }
+        let digests = look.done();
         count(&self.shared.counts().bytes_read, data.bytes());
         Outcome {
             status: Status::Ok,
@@ -403,26 +406,20 @@ impl Disk {
         let data = job.pending.data();
         let keep = self.keeps_payload(range);
         let no = tap.number();
-        let mut digests = Digests::new();
-        let (asked, plain) = (self.digests, &self.plain);
-        let look = |part: &[u8]| {
-            if asked {
-                plain.look(range.start(), part, &mut digests);
-            }
+        let mut look = self.plain.look(range.start(), self.digests);
+        let direct = self.medium.bytes_mut(range).map(|bytes| {
+            data.copy_to_looking(bytes, |part| look.at(part));
+        });
+        let stored = if direct.is_none() || self.medium.was_cut_short() {
+            let bytes = self.scratch.bytes_mut(front(range.count()));
+            look.again();
+            data.copy_to_looking(bytes, |part| look.at(part));
+            self.medium.write(range, bytes)
+        } else {
+            Ok(())
         };
-        let (bytes, stored): (&[u8], _) = match &mut self.medium {
-            Medium::Memory(memory) => {
-                let bytes = memory.bytes_mut(range);
-                data.copy_to_looking(bytes, look);
-                (bytes, Ok(()))
-            }
-            Medium::File(file) => {
-                let bytes = self.scratch.bytes_mut(front(range.count()));
-                data.copy_to_looking(bytes, look);
-                let stored = file.write(range, bytes);
-                (bytes, stored)
-            }
-        };
+        let digests = look.done();
+        let bytes = self.fetched(range);
         let kept = keep || keeps_for_content(self.record, bytes);
         let back = if wanted {
             digests.clone()
@@ -455,13 +452,14 @@ impl Disk {
             && self.look_again
         {
             // Nothing else has touched the copy since it was made, so it says what was fetched, and comparing is cheaper than digesting.
-            let fetched = match &self.medium {
-                Medium::Memory(memory) => memory.bytes(*range),
-                Medium::File(_) => self.scratch.bytes(front(range.count())),
-            };
+            let fetched = self.fetched(*range);
             content = if job.pending.data().equals(fetched) {
                 Content::Same
+            } else if self.medium.was_cut_short() {
+                // The copy went with the image; what this request fetched can't be told any more.
+                Content::NotTaken
             } else {
+                let fetched = self.fetched(*range);
                 let digests = if self.digests {
                     self.plain.digests(range.start(), fetched)
                 } else {
@@ -475,6 +473,12 @@ impl Disk {
             content,
             written: 0,
         }
+    }
+
+    /// The copy of what the last write fetched: on the medium, or where it passed through.
+    fn fetched(&self, range: SectorRange) -> &[u8] {
+        let passed = || self.scratch.bytes(front(range.count()));
+        self.medium.bytes(range).unwrap_or_else(passed)
     }
 
     /// What guest memory holds now, against what was fetched.

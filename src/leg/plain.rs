@@ -13,19 +13,49 @@ use crate::event::Digests;
 #[derive(Clone, Debug, Default)]
 pub struct Plain(Option<Arc<Crypt>>);
 
+/// A request's content, part by part.
+#[derive(Debug)]
+pub(super) struct Look<'a> {
+    plain: Option<&'a Plain>,
+    start: Sector,
+    digests: Digests,
+}
+
+impl Look<'_> {
+    /// Takes the CRC-32 of each sector of the next part.
+    pub(super) fn at(&mut self, part: &[u8]) {
+        let Some(plain) = self.plain else { return };
+        if plain.decrypts() {
+            let at = Sector(self.start.0.saturating_add(self.digests.len() as u64));
+            self.digests.extend(plain.digests(at, part));
+        } else {
+            self.digests.extend(sector_digests(part));
+        }
+    }
+
+    /// The request's content comes once more, from its beginning.
+    pub(super) fn again(&mut self) {
+        self.digests.clear();
+    }
+
+    /// What was seen; none if it was not wanted.
+    pub(super) fn done(self) -> Digests {
+        self.digests
+    }
+}
+
 impl Plain {
     /// As it is without a key, decrypted with one.
     pub fn new(key: Option<&Key>) -> Plain {
         Plain(key.map(|key| Arc::new(Crypt::new(key))))
     }
 
-    /// Adds the CRC-32 of each sector of the next part of a request that begins at `start`: `digests` holds those of the parts before it.
-    pub(super) fn look(&self, start: Sector, part: &[u8], digests: &mut Digests) {
-        if self.0.is_none() {
-            digests.extend(sector_digests(part));
-        } else {
-            let at = Sector(start.0.saturating_add(digests.len() as u64));
-            digests.extend(self.digests(at, part));
+    /// Looks at a request's content as it passes, from sector `start` on; unless it is `wanted`, there is nothing to tell.
+    pub(super) fn look(&self, start: Sector, wanted: bool) -> Look<'_> {
+        Look {
+            plain: wanted.then_some(self),
+            start,
+            digests: Digests::new(),
         }
     }
 

@@ -20,9 +20,10 @@ use super::lock;
 use super::shared::Rest;
 use crate::block::LegId;
 use crate::clock;
+use crate::cut_short::losses;
 use crate::event::{FrontendChange, What};
 use crate::sequence::Tap;
-use crate::virtio::{Memory, Ring, RingFault, losses};
+use crate::virtio::{Memory, Ring, RingFault};
 
 /// Chains that are taken from one queue before the others have their turn.
 const TURN_CHAINS: u32 = 64;

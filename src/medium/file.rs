@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::MediumError;
+use super::mapped::Mapped;
 use crate::block::{SECTOR_BYTES, SectorRange, to_usize};
 
 /// Zeros to write where holes can't be punched.
@@ -19,6 +20,8 @@ const ZEROS_BYTES: usize = 64 << 10;
 pub struct FileMedium {
     file: Arc<File>,
     sectors: Arc<AtomicU64>,
+    /// Its pages, where they are memory.
+    mapped: Option<Mapped>,
 }
 
 /// A reader of an image.
@@ -74,9 +77,11 @@ impl FileMedium {
                 block_bytes,
             });
         }
+        let sectors = bytes / SECTOR_BYTES as u64;
         Ok(FileMedium {
+            mapped: Mapped::new(&file, sectors),
             file: Arc::new(file),
-            sectors: Arc::new(AtomicU64::new(bytes / SECTOR_BYTES as u64)),
+            sectors: Arc::new(AtomicU64::new(sectors)),
         })
     }
 
@@ -111,8 +116,41 @@ impl FileMedium {
         } else if io::Seek::seek(&mut &*self.file, io::SeekFrom::End(0))? < bytes {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        if self
+            .mapped
+            .as_mut()
+            .is_some_and(|mapped| !mapped.grow(sectors))
+        {
+            self.mapped = None;
+        }
         self.sectors.store(sectors, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether its pages are memory: it is on tmpfs, and has not been cut short.
+    pub fn is_memory(&self) -> bool {
+        self.mapped.is_some()
+    }
+
+    /// The bytes of `range` themselves, where they are memory: on tmpfs, once something was written there. Whoever used them asks
+    /// [`FileMedium::was_cut_short`] afterwards.
+    pub fn bytes(&self, range: SectorRange) -> Option<&[u8]> {
+        self.mapped.as_ref()?.bytes(range)
+    }
+
+    /// The same, to be written.
+    pub fn bytes_mut(&mut self, range: SectorRange) -> Option<&mut [u8]> {
+        self.mapped.as_mut()?.bytes_mut(range)
+    }
+
+    /// Whether the image turned out to be cut short by somebody else. What was moved by [`FileMedium::bytes`] and [`FileMedium::bytes_mut`] since the last
+    /// time is then not the image's; from now on they give `None`, and reading and writing tell what is left of it.
+    pub fn was_cut_short(&mut self) -> bool {
+        let lost = self.mapped.as_ref().is_some_and(Mapped::is_lost);
+        if lost {
+            self.mapped = None;
+        }
+        lost
     }
 
     /// Reads `range`.
@@ -129,7 +167,18 @@ impl FileMedium {
     /// The system's; how much was written is then unknown.
     pub fn write(&mut self, range: SectorRange, bytes: &[u8]) -> io::Result<()> {
         debug_assert_eq!(range.checked_bytes(), Some(bytes.len() as u64));
-        self.file.write_all_at(bytes, offset(range))
+        self.file.write_all_at(bytes, offset(range))?;
+        if let Some(mapped) = &mut self.mapped {
+            mapped.written(range);
+        }
+        Ok(())
+    }
+
+    /// What was read of `range`: it may make [`FileMedium::bytes`] give something the next time.
+    pub fn noticed(&mut self, range: SectorRange, bytes: &[u8]) {
+        if let Some(mapped) = &mut self.mapped {
+            mapped.read(range, bytes);
+        }
     }
 
     /// Zeros in `range`: a hole with `unmap`, else allocated zeros, else (where the file system can do neither) written ones.
@@ -137,6 +186,9 @@ impl FileMedium {
     /// # Errors
     /// The system's.
     pub fn zero(&mut self, range: SectorRange, unmap: bool) -> io::Result<()> {
+        if let Some(mapped) = &mut self.mapped {
+            mapped.zeroed(range);
+        }
         let bytes = range.count() * SECTOR_BYTES as u64;
         let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let done = if unmap {

@@ -123,7 +123,8 @@ impl MemoryMedium {
         MemoryMedium::on(bytes.max(has), Some(file))
     }
 
-    fn on(bytes: u64, file: Option<File>) -> Result<MemoryMedium, MediumError> {
+    /// The same on an open file, which becomes no longer by this.
+    pub(super) fn on(bytes: u64, file: Option<File>) -> Result<MemoryMedium, MediumError> {
         let failed = |source| MediumError::Memory { bytes, source };
         let len = usize::try_from(bytes).map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
         // Addresses to grow into, if there are any: they cost nothing.
@@ -140,6 +141,11 @@ impl MemoryMedium {
                 file,
             }),
         })
+    }
+
+    /// Where the mapping is, and how many bytes it has room for.
+    pub(super) fn mapping(&self) -> (*mut u8, usize) {
+        (self.map.at, self.map.room)
     }
 
     /// Asks for huge pages: fewer misses of the TLB, against 2 MiB of memory for the first byte written in each 2 MiB. Only where all of the

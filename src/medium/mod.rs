@@ -4,6 +4,7 @@
 //! write half done.
 
 mod file;
+mod mapped;
 mod memory;
 mod overlay;
 
@@ -150,6 +151,46 @@ impl Medium {
         }
     }
 
+    /// The bytes of `range` themselves, where they are memory. Whoever used them asks [`Medium::was_cut_short`] afterwards.
+    pub fn bytes(&self, range: SectorRange) -> Option<&[u8]> {
+        match self {
+            Medium::Memory(memory) => Some(memory.bytes(range)),
+            Medium::File(file) => file.bytes(range),
+        }
+    }
+
+    /// The same, to be written.
+    pub fn bytes_mut(&mut self, range: SectorRange) -> Option<&mut [u8]> {
+        match self {
+            Medium::Memory(memory) => Some(memory.bytes_mut(range)),
+            Medium::File(file) => file.bytes_mut(range),
+        }
+    }
+
+    /// Whether what [`Medium::bytes`] and [`Medium::bytes_mut`] gave since the last time is not the medium's, and has to be read or written once more.
+    pub fn was_cut_short(&mut self) -> bool {
+        match self {
+            Medium::Memory(_) => false,
+            Medium::File(file) => file.was_cut_short(),
+        }
+    }
+
+    /// What was read of `range`.
+    pub fn noticed(&mut self, range: SectorRange, bytes: &[u8]) {
+        match self {
+            Medium::Memory(_) => {}
+            Medium::File(file) => file.noticed(range, bytes),
+        }
+    }
+
+    /// Whether using it may have to wait for a disk.
+    pub fn waits(&self) -> bool {
+        match self {
+            Medium::Memory(_) => false,
+            Medium::File(file) => !file.is_memory(),
+        }
+    }
+
     /// A reader of the same bytes.
     pub fn view(&self) -> MediumView {
         match self {
@@ -232,20 +273,47 @@ mod tests {
         let shared = shared_dir.path().join("shared");
         std::fs::write(&shared, "").unwrap();
         let shared = Medium::open(&config, Some(&shared)).unwrap();
+        let (on_tmpfs, tmpfs_dir) = image("/dev/shm");
         config.medium = MediumConfig::File { path };
         vec![
             (memory, None),
             (shared, Some(shared_dir)),
             (Medium::open(&config, None).unwrap(), Some(dir)),
+            (on_tmpfs, Some(tmpfs_dir)),
         ]
     }
 
+    /// An image below `parent`, and the folder that it goes with.
+    fn image(parent: &str) -> (Medium, tempfile::TempDir) {
+        let dir = tempfile::tempdir_in(parent).unwrap();
+        let path = dir.path().join("image");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(SECTORS * 512).unwrap();
+        let mut config = LegConfig::memory("a", SECTORS * 512);
+        config.medium = MediumConfig::File { path };
+        (Medium::open(&config, None).unwrap(), dir)
+    }
+
+    /// As a leg writes: where the bytes are, or by a call.
     fn write(medium: &mut Medium, range: SectorRange, byte: u8) {
         let bytes = vec![byte; to_usize(range.count() * 512)];
-        match medium {
-            Medium::Memory(memory) => memory.bytes_mut(range).copy_from_slice(&bytes),
-            Medium::File(file) => file.write(range, &bytes).unwrap(),
+        match medium.bytes_mut(range) {
+            Some(there) => there.copy_from_slice(&bytes),
+            None => medium.write(range, &bytes).unwrap(),
         }
+    }
+
+    /// As a leg reads.
+    fn read(medium: &mut Medium, range: SectorRange) -> Vec<u8> {
+        let mut bytes = vec![7; to_usize(range.count() * 512)];
+        match medium.bytes(range) {
+            Some(there) => bytes.copy_from_slice(there),
+            None => {
+                medium.read(range, &mut bytes).unwrap();
+                medium.noticed(range, &bytes);
+            }
+        }
+        bytes
     }
 
     proptest! {
@@ -258,6 +326,7 @@ mod tests {
                 for &(start, count, what, byte) in &steps {
                     let range = SectorRange::new(Sector(start), count.min(SECTORS - start)).unwrap();
                     let part = to_usize(range.start().0 * 512)..to_usize(range.end().0 * 512);
+                    prop_assert!(read(&mut medium, range) == model[part.clone()]);
                     match what {
                         0 => { medium.zero(range, true).unwrap(); model[part].fill(0); }
                         1 => { medium.zero(range, false).unwrap(); model[part].fill(0); }
@@ -270,6 +339,64 @@ mod tests {
                 prop_assert!(all == model);
             }
         }
+    }
+
+    #[test]
+    fn a_hole_stays_one_and_a_page_is_used_where_it_is() {
+        let (mut medium, dir) = image("/dev/shm");
+        let blocks = || {
+            let file = std::fs::metadata(dir.path().join("image")).unwrap();
+            std::os::unix::fs::MetadataExt::blocks(&file)
+        };
+        let range = |start, count| SectorRange::new(Sector(start), count).unwrap();
+        assert!(read(&mut medium, range(0, SECTORS)).iter().all(|b| *b == 0));
+        assert_eq!(blocks(), 0, "reading made no page");
+        write(&mut medium, range(12, 1), 5);
+        assert_eq!(blocks(), 8);
+        assert!(medium.bytes(range(8, 8)).is_some(), "the page is there");
+        assert!(medium.bytes(range(8, 9)).is_none());
+        medium.zero(range(8, 8), true).unwrap();
+        assert!(medium.bytes(range(12, 1)).is_none());
+        assert_eq!(read(&mut medium, range(8, 8)), [0; 4096]);
+        assert_eq!(blocks(), 0, "what was given back stays so");
+        // What was there before is noticed when it is read, at whatever sector.
+        write(&mut medium, range(17, 20), 6);
+        drop(medium);
+        let config = LegConfig {
+            medium: MediumConfig::File {
+                path: dir.path().join("image"),
+            },
+            ..LegConfig::memory("a", SECTORS * 512)
+        };
+        let mut medium = Medium::open(&config, None).unwrap();
+        assert!(medium.bytes(range(17, 20)).is_none());
+        assert_eq!(read(&mut medium, range(3, 30))[14 * 512..], [6; 16 * 512]);
+        assert!(medium.bytes(range(16, 16)).is_some());
+        assert!(medium.bytes(range(32, 8)).is_some());
+        assert!(medium.bytes(range(8, 8)).is_none());
+    }
+
+    #[test]
+    fn an_image_that_is_cut_short_is_told_and_asked_from_then_on() {
+        let (mut medium, dir) = image("/dev/shm");
+        let range = |start, count| SectorRange::new(Sector(start), count).unwrap();
+        write(&mut medium, range(0, SECTORS), 3);
+        assert!(medium.bytes(range(0, SECTORS)).is_some());
+        assert!(!medium.was_cut_short());
+        let file = std::fs::File::options()
+            .write(true)
+            .open(dir.path().join("image"))
+            .unwrap();
+        file.set_len(256 << 10).unwrap();
+        assert_eq!(medium.bytes(range(0, 8)), Some(&[3; 4096][..]));
+        assert!(!medium.was_cut_short(), "nobody has looked behind the end");
+        assert_eq!(medium.bytes(range(600, 8)), Some(&[0; 4096][..]));
+        assert!(medium.was_cut_short());
+        assert!(medium.bytes(range(0, 8)).is_none(), "no more mapping");
+        let mut sector = [0; 512];
+        medium.read(range(0, 1), &mut sector).unwrap();
+        assert_eq!(sector, [3; 512]);
+        medium.read(range(600, 1), &mut sector).unwrap_err();
     }
 
     #[test]

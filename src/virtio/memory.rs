@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use super::lost::Guard;
+use crate::cut_short::Guard;
 
 /// Why memory that a frontend shares is refused.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,6 @@
 //! | --- | --- |
 //! | `defs` | the specification's numbers |
 //! | `memory` | the guest's memory as the frontend shares it, and addresses into it |
-//! | `lost` | memory that its owner cuts short while it is mapped |
 //! | `buffer` | a request's data in guest memory: copies, comparison, digests |
 //! | `ring` | a ring of either layout |
 //! | `split` | split rings: avail and used entries, notification |
@@ -29,7 +28,6 @@ pub mod defs;
 pub mod inflight;
 mod inflight_packed;
 mod inflight_split;
-mod lost;
 pub mod memory;
 pub mod packed;
 pub mod request;
@@ -46,7 +44,6 @@ pub mod split;
 mod tests;
 
 pub use buffer::GuestBuffer;
-pub use lost::losses;
 pub use memory::{Memory, MemoryError, Piece, Region};
 pub use packed::PackedRing;
 pub use request::{Limits, Malformed, Pending, Request, Used, parse};

@@ -8,6 +8,7 @@ mod faults;
 mod goes_on;
 mod held;
 mod hostile;
+mod image;
 mod inflight;
 mod order;
 mod raw;

@@ -1,8 +1,8 @@
-//! Memory that its owner cut short while it was mapped here.
+//! Mappings of files that others can cut short: a frontend's memory, a leg's image.
 //!
 //! A frontend can truncate the file that it shares at any moment; the kernel then answers the next access behind the new end with SIGBUS, which would end this process,
-//! and with it all legs. So every mapping of a frontend's file is on a list. The signal's handler puts zeros where the file was and marks the mapping as
-//! lost; the access goes on and reads zeros. Who serves the queue asks afterwards, and ends the connection: what was read is not called the guest's.
+//! and with it all legs. So every mapping of such a file is on a list. The signal's handler puts zeros where the file was and marks the mapping as lost; the
+//! access goes on, and reads and writes these. Who made it asks afterwards: what was moved there is neither the guest's nor the medium's.
 //!
 //! A SIGBUS anywhere else is our own bug, and goes where it went before.
 
@@ -45,13 +45,13 @@ static BEFORE: Before = Before(UnsafeCell::new(MaybeUninit::zeroed()));
 
 /// A mapping on the list, for as long as this lives. It must be dropped before the mapping is taken away.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(crate) struct Guard {
     place: usize,
 }
 
 impl Guard {
     /// Puts whole pages on the list; `None` if it is full.
-    pub(super) fn new(start: *mut libc::c_void, bytes: usize) -> Option<Guard> {
+    pub(crate) fn new(start: *mut libc::c_void, bytes: usize) -> Option<Guard> {
         static HANDLER: Once = Once::new();
         HANDLER.call_once(install);
         for (at, place) in LIST.iter().enumerate() {
@@ -67,7 +67,7 @@ impl Guard {
     }
 
     /// Whether the mapping's owner has taken a part of it away.
-    pub(super) fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         LIST.get(self.place)
             .is_some_and(|place| place.lost.load(Ordering::Acquire))
     }
@@ -83,7 +83,7 @@ impl Drop for Guard {
 }
 
 /// How often a mapping was lost so far, in this process: who serves queues looks closer when it changes.
-pub fn losses() -> u64 {
+pub(crate) fn losses() -> u64 {
     LOSSES.load(Ordering::Acquire)
 }
 
@@ -156,10 +156,8 @@ mod tests {
         let memory = Memory::new(vec![Arc::new(map())]).unwrap();
         let other = Memory::new(vec![Arc::new(map())]).unwrap();
         let read = |memory: &Memory, gpa: u64| {
-            let mut buffer = crate::virtio::buffer::GuestBuffer::default();
-            assert!(memory.pieces(gpa, 16, |piece| buffer.push(piece)));
             let mut out = [1; 16];
-            buffer.copy_to(&mut out);
+            assert!(memory.read(gpa, &mut out));
             out
         };
         assert_eq!(read(&memory, 0x10_2ff0), [7; 16]);
