@@ -41,7 +41,9 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// - `random.trust_cpu=on`: no wait for entropy.
 /// - `lsm= audit=0 mitigations=off`: nothing that a storage test needs.
 /// - `nowatchdog`: a busy host must not look like a stuck guest.
-const KERNEL_ARGUMENTS: &str = "console=ttyS0 panic=-1 init_on_alloc=0 tsc=reliable no_timer_check random.trust_cpu=on lsm= audit=0 mitigations=off nowatchdog";
+/// - `rootfstype=ramfs`: the guest's programs are never swapped out. TCG keeps code that it has translated by the page's place, and does not see what a vhost-user
+///   backend writes there: a program whose pages come back from a leg may run what was there before (docs/kernels.md).
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 panic=-1 init_on_alloc=0 tsc=reliable no_timer_check random.trust_cpu=on lsm= audit=0 mitigations=off nowatchdog rootfstype=ramfs";
 
 /// Why there is no guest.
 #[derive(Debug, thiserror::Error)]
