@@ -443,7 +443,7 @@ mod tests {
             "-device vhost-user-blk-pci,id=leg-a,chardev=chr-a,num-queues=4,queue-size=256,disable-legacy=on,event_idx=off",
             "-qmp unix:/q,server=on,wait=off",
             "-kernel /k,1/vmlinux -initrd /i",
-            "nowatchdog quiet -trace",
+            "rootfstype=ramfs quiet -trace",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
@@ -458,7 +458,7 @@ mod tests {
         assert!(
             text.contains("-accel kvm -cpu host")
                 && text.contains("-gdb chardev:gdb -S")
-                && text.contains("nowatchdog -trace")
+                && text.contains("rootfstype=ramfs -trace")
         );
     }
 
