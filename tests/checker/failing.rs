@@ -1,32 +1,12 @@
 //! Legs that fail while requests are under way, requests that a cut leaves open, and errors that are over: neither false alarms nor blindness.
 
 use crate::history::{Block, History, Load, data_offset, garbage};
+use crate::told::{array, finish, said, silent};
 use legwatch::block::{Operation, Status};
-use legwatch::event::Content;
+use legwatch::event::{Content, What};
 use legwatch::finding::{Check, Wrongness};
-use legwatch::mark::IntentKind;
+use legwatch::mark::{IntentKind, Mark};
 use legwatch::oracle::Verdict;
-
-fn finish(history: &mut History) -> Verdict {
-    history.honest(&Load::new(9, 3, 5000, 16));
-    history.superblocks(true);
-    history.quiet();
-    history.power_off();
-    history.verdict()
-}
-
-#[track_caller]
-fn silent(verdict: &Verdict) {
-    assert!(verdict.findings.is_empty(), "{:#?}", verdict.findings);
-}
-
-#[track_caller]
-fn only(verdict: &Verdict, check: Check) {
-    let [finding] = &verdict.findings[..] else {
-        panic!("one finding: {:#?}", verdict.findings);
-    };
-    assert_eq!(finding.check, check, "{finding:#?}");
-}
 
 /// Leg b is failed; a write that was past md_write_start passes it by and is acknowledged, bits and the bitmap's header are written, and then superblocks say so.
 /// `later`: a write that began after that acknowledgement reached leg b, so it was good.
@@ -54,7 +34,7 @@ fn passed_by(later: bool) -> Verdict {
 fn a_write_that_passes_a_failed_leg_by_before_it_is_on_record() {
     silent(&passed_by(false));
     let verdict = passed_by(true);
-    only(&verdict, Check::Stamp);
+    said(&verdict, Check::Stamp);
     assert_eq!(verdict.findings[0].kind, Wrongness::Absent);
     assert_eq!(verdict.findings[0].legs, ["b"]);
 }
@@ -93,12 +73,12 @@ fn flush_missed(failed: bool, error: bool) -> Verdict {
 #[test]
 fn a_flush_that_a_failed_leg_misses_is_not_held_against_it_when_it_is_back() {
     silent(&flush_missed(true, false));
-    only(&flush_missed(false, false), Check::FlushAll);
+    said(&flush_missed(false, false), Check::FlushAll);
 }
 
 #[test]
 fn an_error_that_is_over_excuses_no_flush_that_is_missed_later() {
-    only(&flush_missed(false, true), Check::FlushAll);
+    said(&flush_missed(false, true), Check::FlushAll);
 }
 
 /// A durable write without its flush on leg b; `early`: leg b failed to read these sectors long before, else while it was written.
@@ -132,7 +112,7 @@ fn not_durable(early: bool) -> Verdict {
 
 #[test]
 fn an_error_that_is_over_excuses_no_durable_write_later() {
-    only(&not_durable(true), Check::FuaTail);
+    said(&not_durable(true), Check::FuaTail);
     silent(&not_durable(false));
 }
 
@@ -155,7 +135,7 @@ fn a_flush_that_failed_once_excuses_no_bit_later() {
     }
     history.end(&load);
     let verdict = finish(&mut history);
-    only(&verdict, Check::BitFirst);
+    said(&verdict, Check::BitFirst);
     assert_eq!(verdict.findings[0].legs, ["a", "b"]);
 }
 
@@ -189,7 +169,7 @@ fn page_held(sent: bool) -> Verdict {
 #[test]
 fn a_page_that_waits_for_another_legs_page_is_not_late() {
     silent(&page_held(true));
-    only(&page_held(false), Check::BitFirst);
+    said(&page_held(false), Check::BitFirst);
 }
 
 /// The machine is killed with a bitmap page in flight on leg b.
@@ -212,7 +192,7 @@ fn killed_with_a_page_in_flight(covered: bool) -> Verdict {
 
 #[test]
 fn a_cut_with_metadata_in_flight_is_looked_at_on_all_legs() {
-    only(&killed_with_a_page_in_flight(false), Check::CrashCovered);
+    said(&killed_with_a_page_in_flight(false), Check::CrashCovered);
     silent(&killed_with_a_page_in_flight(true));
 }
 
@@ -242,7 +222,7 @@ fn a_leg_that_left_metadata_unanswered_has_failed_if_the_guest_goes_on() {
 /// Leg b fails a write, which is recorded as bad blocks, and later another one, which is acknowledged before it is on record: not K6.
 #[test]
 fn an_error_that_is_on_record_excuses_no_acknowledgement_later() {
-    let mut history = crate::told::array(2, "6.1.192");
+    let mut history = array(2, "6.1.192");
     let (other, load) = (Load::new(2, 1, 1280, 8), Load::new(1, 2, 640, 8));
     for (write, recorded) in [(other, true), (load, false)] {
         history.begin(&write);
@@ -258,7 +238,7 @@ fn an_error_that_is_on_record_excuses_no_acknowledgement_later() {
     history.failed = Some(1);
     history.superblocks(false);
     let verdict = finish(&mut history);
-    only(&verdict, Check::ErrRecord);
+    said(&verdict, Check::ErrRecord);
     assert!(verdict.known.is_empty(), "{:#?}", verdict.known);
 }
 
@@ -267,7 +247,7 @@ fn an_error_that_is_on_record_excuses_no_acknowledgement_later() {
 fn many_known_deviations_hide_no_finding_of_the_same_check() {
     let mut history = History::new(3, Some(2));
     for event in &mut history.events {
-        if let legwatch::event::What::Mark(legwatch::mark::Mark::Hello(hello)) = &mut event.what {
+        if let What::Mark(Mark::Hello(hello)) = &mut event.what {
             hello.release = "6.12.117".into();
         }
     }
@@ -293,7 +273,7 @@ fn many_known_deviations_hide_no_finding_of_the_same_check() {
     history.set_bits(0);
     history.write(1, 7100, &[garbage(1)]);
     let verdict = finish(&mut history);
-    only(&verdict, Check::BitClearEq);
+    said(&verdict, Check::BitClearEq);
     assert_eq!(verdict.findings[0].legs, ["b"]);
     assert_eq!(verdict.known.len(), 1, "{:#?}", verdict.known);
 }

@@ -1,6 +1,7 @@
 //! Each planted violation is found, under its right name, with leg and range; and what is legal beside it is not.
 
 use crate::history::{Block, History, Load, garbage};
+use crate::told;
 use legwatch::block::{Operation, Status};
 use legwatch::event::{Action, Content, Decided, What};
 use legwatch::finding::{Check, Confidence, Finding, Range, Wrongness};
@@ -31,15 +32,13 @@ pub(crate) fn only(
     count: u64,
 ) -> Finding {
     assert_eq!(verdict.outcome, Outcome::Findings, "{verdict:#?}");
-    let [finding] = &verdict.findings[..] else {
-        panic!("one finding: {:#?}", verdict.findings);
-    };
+    let finding = told::one(verdict);
     assert_eq!((finding.check, finding.kind), (check, kind), "{finding:#?}");
     assert_eq!(finding.legs, legs);
     assert_eq!(finding.array, [Range { start, count }]);
     assert_eq!(finding.confidence, Confidence::Proven);
     assert_eq!(verdict.exit_code(), 1);
-    finding.clone()
+    finding
 }
 
 #[test]

@@ -1,45 +1,23 @@
 //! What md promises on the wire: each promise broken once, which its check and no other says; and the legal thing beside it, which none says.
 
 use crate::history::{Block, History, Load, data_offset, garbage};
+use crate::told::{self, finish, silent, triggered};
 use legwatch::block::{Operation, Status};
 use legwatch::event::Content;
 use legwatch::finding::{Check, Confidence, Finding, Wrongness};
 use legwatch::mark::{IntentFlags, IntentKind};
 use legwatch::oracle::{Outcome, Verdict};
 
-fn finish(history: &mut History) -> Verdict {
-    history.honest(&Load::new(9, 3, 5000, 16));
-    history.superblocks(true);
-    history.quiet();
-    history.power_off();
-    history.verdict()
-}
-
+/// As [`told::only`], of what is proven; the first wrong request is named in words, with its place in the story.
 #[track_caller]
 fn only(verdict: &Verdict, check: Check, kind: Wrongness, legs: &[&str]) -> Finding {
     assert_eq!(verdict.outcome, Outcome::Findings, "{verdict:#?}");
-    let [finding] = &verdict.findings[..] else {
-        panic!("one finding: {:#?}", verdict.findings);
-    };
-    assert_eq!((finding.check, finding.kind), (check, kind), "{finding:#?}");
-    assert_eq!(finding.legs, legs);
+    let finding = told::only(verdict, check, kind, legs);
     assert_eq!(finding.confidence, Confidence::Proven);
-    assert!(!finding.notes.is_empty());
-    // What broke the promise is named in words, with its place in the story.
     let first = finding.first_wrong.as_ref().expect("a first wrong request");
     let noted = finding.notes.iter().any(|note| first.what.ends_with(note));
     assert!(noted && first.event <= finding.first, "{finding:#?}");
-    finding.clone()
-}
-
-#[track_caller]
-fn silent(verdict: &Verdict) {
-    assert!(verdict.findings.is_empty(), "{:#?}", verdict.findings);
-}
-
-fn triggered(verdict: &Verdict, check: Check) -> u64 {
-    let count = verdict.coverage.triggered.get(check.name());
-    count.copied().unwrap_or(0)
+    finding
 }
 
 /// Sectors that the workload knows nothing of, written through the array to these legs.
@@ -389,9 +367,7 @@ fn a_cut_between_data_and_its_bit_may_be_a_known_race() {
     stray(&mut history, &[0], 200, garbage(1));
     history.cut();
     let verdict = history.verdict();
-    let [finding] = &verdict.findings[..] else {
-        panic!("{:#?}", verdict.findings);
-    };
+    let finding = told::one(&verdict);
     assert_eq!(finding.check, Check::CrashCovered);
     assert_eq!(finding.confidence, Confidence::Suspect);
     assert!(finding.notes[0].contains("K1"), "{:?}", finding.notes);

@@ -2,7 +2,7 @@
 //! none says.
 
 use crate::history::{History, Load, data_offset, garbage};
-use crate::told::{OK, array, degraded, finish, only, silent};
+use crate::told::{OK, array, degraded, finish, kept, only};
 use legwatch::block::{Operation, Status};
 use legwatch::event::Content;
 use legwatch::finding::{Check, Confidence, Wrongness};
@@ -28,7 +28,7 @@ fn a_bit_that_goes_clear_while_a_leg_is_away() {
             assert_eq!(finding.confidence, Confidence::Suspect);
             assert_eq!(finding.array[0].start, 640);
         } else {
-            silent(&verdict, Check::BitDegraded);
+            kept(&verdict, Check::BitDegraded);
         }
     }
 }
@@ -46,7 +46,7 @@ fn bits_may_go_clear_once_the_leg_is_back() {
     history.set_bits(0);
     history.recovering = None;
     history.superblocks(false);
-    silent(&finish(&mut history), Check::RecEq);
+    kept(&finish(&mut history), Check::RecEq);
 }
 
 /// Leg b answers a write with an error.
@@ -88,7 +88,7 @@ fn an_error_that_nothing_answers() {
             assert_eq!(finding.confidence, Confidence::Proven);
             assert_eq!(finding.array[0].start, 640);
         } else {
-            silent(&verdict, Check::ErrRecord);
+            kept(&verdict, Check::ErrRecord);
         }
     }
 }
@@ -118,7 +118,7 @@ fn a_write_acknowledged_before_its_error_is_on_record() {
         let verdict = finish(&mut history);
         if both {
             // The leg may have been faulty when this one ended.
-            silent(&verdict, Check::ErrRecord);
+            kept(&verdict, Check::ErrRecord);
             assert_eq!(verdict.known[0].known.as_deref(), Some("K6"));
         } else {
             let finding = only(&verdict, Check::ErrRecord, Wrongness::Early, &["b"]);
@@ -154,7 +154,7 @@ fn a_new_write_before_a_fault_is_on_record() {
             let finding = only(&verdict, Check::FaultGate, Wrongness::Early, &["a"]);
             assert_eq!(finding.confidence, Confidence::Proven);
         } else {
-            silent(&verdict, Check::FaultGate);
+            kept(&verdict, Check::FaultGate);
         }
     }
 }
@@ -178,7 +178,7 @@ fn a_leg_that_refused_its_superblock_keeps_no_gate_shut() {
         history.end(&load);
         let verdict = finish(&mut history);
         if refused {
-            silent(&verdict, Check::FaultGate);
+            kept(&verdict, Check::FaultGate);
         } else {
             only(&verdict, Check::FaultGate, Wrongness::Early, &["a"]);
         }
@@ -256,7 +256,7 @@ fn bad_blocks_that_are_read() {
         history.read(1, 636, 6);
         let verdict = finish(&mut history);
         if rewritten {
-            silent(&verdict, Check::BbNoread);
+            kept(&verdict, Check::BbNoread);
         } else {
             let finding = only(&verdict, Check::BbNoread, Wrongness::Read, &["b"]);
             assert_eq!(finding.confidence, Confidence::Suspect);
@@ -312,7 +312,7 @@ fn a_read_error_that_is_repaired_with_something_else() {
             assert_eq!(finding.confidence, Confidence::Proven);
             assert_eq!((finding.array[0].start, finding.array[0].count), (640, 8));
         } else {
-            silent(&verdict, Check::RepairData);
+            kept(&verdict, Check::RepairData);
         }
     }
 }
@@ -339,7 +339,7 @@ fn commit(release: &str, flushed: &[u8]) -> Verdict {
 
 #[test]
 fn a_commit_block_before_what_it_commits() {
-    silent(&commit("6.1.192", &[0, 1]), Check::PreflushOrder);
+    kept(&commit("6.1.192", &[0, 1]), Check::PreflushOrder);
     let finding = only(
         &commit("6.1.192", &[0]),
         Check::PreflushOrder,
@@ -348,7 +348,7 @@ fn a_commit_block_before_what_it_commits() {
     );
     assert_eq!(finding.confidence, Confidence::Suspect);
     let verdict = commit("6.12.117", &[0]);
-    silent(&verdict, Check::PreflushOrder);
+    kept(&verdict, Check::PreflushOrder);
     assert_eq!(verdict.known[0].known.as_deref(), Some("K3"));
     let verdict = commit("6.18.15", &[0]);
     assert!(verdict.findings[0].notes[0].contains("K3"));

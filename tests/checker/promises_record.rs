@@ -2,7 +2,7 @@
 //! a mirror that the user declared are held to the same.
 
 use crate::history::{ARRAY_SECTORS, History, Load, data_offset};
-use crate::told::{finish, only, silent};
+use crate::told::{finish, kept, only};
 use legwatch::block::{Operation, Sector, SectorRange, Status};
 use legwatch::event::{Content, What};
 use legwatch::finding::{Check, Confidence, Wrongness};
@@ -36,7 +36,7 @@ fn a_superblock_with_the_checksum_of_another() {
     // Another array's leavings, or zeros, are nobody's promise.
     let mut history = array();
     history.power_off();
-    silent(&history.verdict(), Check::SbPeer);
+    kept(&history.verdict(), Check::SbPeer);
 }
 
 /// Leg b leaves, misses a write, and comes back; with or without saying that it has to be recovered.
@@ -68,7 +68,7 @@ fn a_leg_that_comes_back_without_a_recovery_offset() {
     );
     assert_eq!(finding.confidence, Confidence::Proven);
     assert_eq!((finding.array[0].start, finding.array[0].count), (640, 8));
-    silent(&comes_back(true, true), Check::RecEq);
+    kept(&comes_back(true, true), Check::RecEq);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn bad_blocks_that_are_dropped_before_they_are_written() {
         history.superblocks(false);
         let verdict = finish(&mut history);
         if rewritten == 16 {
-            silent(&verdict, Check::ErrRecord);
+            kept(&verdict, Check::ErrRecord);
         } else {
             let finding = only(&verdict, Check::ErrRecord, Wrongness::Absent, &["b"]);
             assert_eq!(finding.confidence, Confidence::Proven);
@@ -128,7 +128,7 @@ fn a_read_of_a_recovery_that_is_over_is_held_against_no_later_one() {
     history.complete(write);
     history.recovering = None;
     history.superblocks(false);
-    silent(&finish(&mut history), Check::RecEq);
+    kept(&finish(&mut history), Check::RecEq);
 }
 
 /// A write that leg a has stored and leg b has not when the guest is killed.
@@ -157,9 +157,9 @@ fn a_write_cut_short_that_resync_does_not_copy() {
     let finding = only(&verdict, Check::ResyncEq, Wrongness::Absent, &["b"]);
     assert_eq!(finding.confidence, Confidence::Proven);
     assert_eq!((finding.array[0].start, finding.array[0].count), (640, 8));
-    silent(&cut_short(false, true), Check::ResyncEq);
+    kept(&cut_short(false, true), Check::ResyncEq);
     // It was there after all.
-    silent(&cut_short(true, false), Check::ResyncEq);
+    kept(&cut_short(true, false), Check::ResyncEq);
 }
 
 /// Two legs without superblocks that the user declares a mirror.
@@ -217,8 +217,8 @@ fn a_declared_mirror_flushes_both_legs() {
             (false, _) => only(&verdict, Check::FlushAll, Wrongness::Absent, &["b"]),
             (_, false) => only(&verdict, Check::FuaTail, Wrongness::Early, &["b"]),
             (true, true) => {
-                silent(&verdict, Check::FlushAll);
-                silent(&verdict, Check::FuaTail);
+                kept(&verdict, Check::FlushAll);
+                kept(&verdict, Check::FuaTail);
                 continue;
             }
         };
@@ -254,7 +254,7 @@ fn a_recovery_that_puts_an_old_copy_over_a_new_write() {
         if over {
             only(&verdict, Check::RecEq, Wrongness::Absent, &["b"]);
         } else {
-            silent(&verdict, Check::RecEq);
+            kept(&verdict, Check::RecEq);
         }
     }
 }

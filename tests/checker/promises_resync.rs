@@ -2,7 +2,7 @@
 //! none says.
 
 use crate::history::{ARRAY_SECTORS, Block, History, Load, data_offset, garbage};
-use crate::told::{array, degraded, finish, only, silent};
+use crate::told::{array, degraded, finish, kept, only};
 use legwatch::block::{Operation, SECTOR_BYTES, Status};
 use legwatch::event::Content;
 use legwatch::finding::{Check, Confidence, Wrongness};
@@ -64,7 +64,7 @@ fn a_leg_that_is_read_where_it_is_not_recovered() {
         history.superblocks(false);
         let verdict = finish(&mut history);
         if !stale {
-            silent(&verdict, Check::NoStaleRead);
+            kept(&verdict, Check::NoStaleRead);
             continue;
         }
         let finding = verdict
@@ -105,7 +105,7 @@ fn reads_that_flip_before_the_resync() {
             let finding = only(&verdict, Check::ReadSticky, Wrongness::Read, &["b"]);
             assert_eq!(finding.confidence, Confidence::Suspect);
         } else {
-            silent(&verdict, Check::ReadSticky);
+            kept(&verdict, Check::ReadSticky);
         }
     }
 }
@@ -117,7 +117,7 @@ fn a_read_of_the_leg_that_resync_then_overwrites() {
         history.returned(1, 1000, &[old]);
         let verdict = resynced(&mut history, new);
         if known {
-            silent(&verdict, Check::ReadSticky);
+            kept(&verdict, Check::ReadSticky);
             assert_eq!(verdict.known[0].known.as_deref(), Some("K4"));
         } else {
             // Resync reads its source, so leg a shows something else too.
@@ -134,7 +134,7 @@ fn reads_may_flip_where_something_was_written_between_them() {
     history.write(1, 1000, &[garbage(3)]);
     history.returned(1, 1000, &[garbage(3)]);
     let verdict = resynced(&mut history, garbage(3));
-    silent(&verdict, Check::ReadSticky);
+    kept(&verdict, Check::ReadSticky);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_write_where_a_resync_copies() {
             let finding = only(&verdict, Check::SyncExcl, Wrongness::Early, &["b"]);
             assert_eq!(finding.confidence, Confidence::Suspect);
         } else {
-            silent(&verdict, Check::SyncExcl);
+            kept(&verdict, Check::SyncExcl);
         }
     }
 }
@@ -192,7 +192,7 @@ fn a_program_that_writes_what_it_read_is_no_resync() {
         history.complete(write);
     }
     let verdict = finish(&mut history);
-    silent(&verdict, Check::SyncExcl);
+    kept(&verdict, Check::SyncExcl);
 }
 
 /// A check or repair reads the whole array; leg b holds something else at sector 700.
@@ -252,8 +252,8 @@ fn repaired(history: &mut History) {
 
 #[test]
 fn a_check_that_counts_wrong_or_writes() {
-    silent(&scrub(AdminAction::Check, false, 0, |_| {}), Check::Scrub);
-    silent(&scrub(AdminAction::Check, true, 128, |_| {}), Check::Scrub);
+    kept(&scrub(AdminAction::Check, false, 0, |_| {}), Check::Scrub);
+    kept(&scrub(AdminAction::Check, true, 128, |_| {}), Check::Scrub);
     for (differs, count) in [(true, 0), (false, 128)] {
         let verdict = scrub(AdminAction::Check, differs, count, |_| {});
         let finding = only(&verdict, Check::Scrub, Wrongness::Metadata, &["b"]);
@@ -267,12 +267,12 @@ fn a_check_that_counts_wrong_or_writes() {
         history.complete_with(read, Status::IoErr, Content::NotTaken);
         repaired(history);
     });
-    silent(&verdict, Check::Scrub);
+    kept(&verdict, Check::Scrub);
 }
 
 #[test]
 fn a_repair_that_leaves_legs_different() {
-    silent(
+    kept(
         &scrub(AdminAction::Repair, true, 128, repaired),
         Check::Scrub,
     );
@@ -307,7 +307,7 @@ fn a_checkpoint_before_the_copy() {
             let finding = only(&verdict, Check::ResyncEq, Wrongness::Early, &["b"]);
             assert_eq!(finding.confidence, Confidence::Proven);
         } else {
-            silent(&verdict, Check::ResyncEq);
+            kept(&verdict, Check::ResyncEq);
         }
     }
 }
@@ -345,7 +345,7 @@ fn a_recovery_offset_before_the_copy() {
         if early {
             only(&verdict, Check::RecEq, Wrongness::Early, &["b"]);
         } else {
-            silent(&verdict, Check::RecEq);
+            kept(&verdict, Check::RecEq);
         }
     }
 }

@@ -8,6 +8,7 @@ use legwatch::mark::{AdminAction, AdminPhase, IntentKind};
 use legwatch::oracle::{Outcome, Verdict};
 
 use crate::history::{ARRAY_SECTORS, Block, History, Load, garbage};
+use crate::told;
 
 const CHUNK: u64 = 16;
 
@@ -57,10 +58,7 @@ fn end_of(mut history: History) -> Verdict {
 fn only(history: History) -> Finding {
     let verdict = end_of(history);
     assert_eq!(verdict.outcome, Outcome::Findings, "{verdict:#?}");
-    let [finding] = &verdict.findings[..] else {
-        panic!("one finding: {:#?}", verdict.findings);
-    };
-    finding.clone()
+    told::one(&verdict)
 }
 
 #[test]

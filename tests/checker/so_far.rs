@@ -1,6 +1,7 @@
 //! What the checker tells while a run goes on: the first proven finding at once, what differs now, and what does not decide left out.
 
 use crate::history::{History, Load, garbage};
+use crate::told;
 use legwatch::event::{Action, Decided, What};
 use legwatch::finding::Check;
 use legwatch::header::RuleHead;
@@ -103,9 +104,7 @@ fn what_a_quiet_point_shows_is_told_at_once_and_stays_when_the_leg_fails_later()
     history.quiet();
     history.power_off();
     let verdict = history.verdict();
-    let [finding] = &verdict.findings[..] else {
-        panic!("one finding: {:#?}", verdict.findings);
-    };
+    let finding = told::one(&verdict);
     assert_eq!(
         (finding.check, &finding.legs[..]),
         (Check::Stamp, &["b".to_owned()][..])

@@ -1,6 +1,7 @@
 //! Targets that are not the array itself: shifted, and encrypted on the way down.
 
 use crate::history::{Block, History, Load};
+use crate::told;
 use legwatch::block::Sector;
 use legwatch::crypt::{Crypt, Key};
 use legwatch::finding::{Check, Finding, Range, Wrongness};
@@ -59,11 +60,9 @@ fn only(mut history: History) -> Finding {
     history.power_off();
     let verdict = history.verdict();
     assert_eq!(verdict.outcome, Outcome::Findings, "{verdict:#?}");
-    let [finding] = &verdict.findings[..] else {
-        panic!("one finding: {:#?}", verdict.findings);
-    };
+    let finding = told::one(&verdict);
     assert_eq!(finding.check, Check::Stamp);
-    finding.clone()
+    finding
 }
 
 #[test]

@@ -18,24 +18,49 @@ pub(crate) fn finish(history: &mut History) -> Verdict {
     history.verdict()
 }
 
+/// The one finding that there is.
 #[track_caller]
-pub(crate) fn only(verdict: &Verdict, check: Check, kind: Wrongness, legs: &[&str]) -> Finding {
+pub(crate) fn one(verdict: &Verdict) -> Finding {
     let [finding] = &verdict.findings[..] else {
         panic!("one finding: {:#?}", verdict.findings);
     };
-    assert_eq!((finding.check, finding.kind), (check, kind), "{finding:#?}");
-    assert_eq!(finding.legs, legs);
-    assert!(!finding.notes.is_empty());
     finding.clone()
 }
 
+/// One check has found something, and no other.
 #[track_caller]
-pub(crate) fn silent(verdict: &Verdict, check: Check) {
+pub(crate) fn said(verdict: &Verdict, check: Check) -> Finding {
+    let finding = one(verdict);
+    assert_eq!(finding.check, check, "{finding:#?}");
+    finding
+}
+
+/// A promise was broken in one way, on these legs, and its check says so in words.
+#[track_caller]
+pub(crate) fn only(verdict: &Verdict, check: Check, kind: Wrongness, legs: &[&str]) -> Finding {
+    let finding = said(verdict, check);
+    assert_eq!(finding.kind, kind, "{finding:#?}");
+    assert_eq!(finding.legs, legs);
+    assert!(!finding.notes.is_empty());
+    finding
+}
+
+#[track_caller]
+pub(crate) fn silent(verdict: &Verdict) {
     assert!(verdict.findings.is_empty(), "{:#?}", verdict.findings);
-    assert!(
-        verdict.coverage.triggered.get(check.name()).copied() > Some(0),
-        "{check:?} was never triggered"
-    );
+}
+
+/// How often there was something for a check to look at.
+pub(crate) fn triggered(verdict: &Verdict, check: Check) -> u64 {
+    let count = verdict.coverage.triggered.get(check.name());
+    count.copied().unwrap_or(0)
+}
+
+/// The check had something to look at, and neither it nor another one found anything.
+#[track_caller]
+pub(crate) fn kept(verdict: &Verdict, check: Check) {
+    silent(verdict);
+    assert!(triggered(verdict, check) > 0, "{check:?}: never triggered");
 }
 
 /// An array with bitmap that was written, and says which kernel it is.

@@ -2,6 +2,7 @@
 
 use crate::history::{History, Load, garbage};
 use crate::planted::{around, finish, only};
+use crate::told;
 use legwatch::block::Operation;
 use legwatch::event::What;
 use legwatch::finding::{Check, Finding, Wrongness};
@@ -233,12 +234,10 @@ fn a_failed_setup_could_not_be_tested_and_a_failed_check_is_a_finding() {
 }
 
 fn only_step(verdict: &Verdict) -> Finding {
-    let [finding] = &verdict.findings[..] else {
-        panic!("{:#?}", verdict.findings);
-    };
+    let finding = told::one(verdict);
     assert_eq!(
         (finding.check, finding.kind),
         (Check::CheckStep, Wrongness::Step)
     );
-    finding.clone()
+    finding
 }
