@@ -110,6 +110,33 @@ fn not_durable(early: bool) -> Verdict {
     finish(&mut history)
 }
 
+/// As [`not_durable`], with an early error, and one elsewhere since the write began.
+#[test]
+fn an_error_elsewhere_excuses_no_durable_write() {
+    let mut history = History::with_bitmap(2, None);
+    for (sequence, sector) in [(1, 640), (2, 1280)] {
+        history.honest(&Load::new(1, sequence, sector, 8));
+    }
+    let mut load = Load::new(1, 3, 640, 8);
+    load.flags.dsync = true;
+    for (sequence, sector) in [(1, 640), (2, 1280)] {
+        if sector == 1280 {
+            history.begin(&load);
+        }
+        let read = history.arrive(1, Operation::Read, sector, 8);
+        history.complete_with(read, Status::IoErr, Content::NotTaken);
+        history.write(1, sector, &Load::new(1, sequence, sector, 8).contents());
+    }
+    history.flush(0);
+    history.flush(1);
+    for leg in 0..2 {
+        history.write(leg, 640, &load.contents());
+    }
+    history.flush(0);
+    history.end(&load);
+    said(&finish(&mut history), Check::FuaTail);
+}
+
 #[test]
 fn an_error_that_is_over_excuses_no_durable_write_later() {
     said(&not_durable(true), Check::FuaTail);

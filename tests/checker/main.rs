@@ -8,6 +8,7 @@ mod faults;
 mod history;
 mod honest;
 mod midst;
+mod narrow;
 mod pages;
 mod planted;
 mod promises;

@@ -44,9 +44,7 @@ impl Checker {
         for leg in &mut promises.legs {
             leg.kernel = EventNo(0);
             leg.out = false;
-            leg.errors = RangeSet::default();
-            leg.unfixed = RangeSet::default();
-            leg.read_errors = RangeSet::default();
+            leg.forget_errors();
             leg.header_at_arrival.clear();
             // What was fetched and never completed may or may not be there.
             leg.sent = leg.held.clone();
@@ -425,10 +423,8 @@ impl Checker {
             }
             return;
         }
-        wire.last_error = no;
         for range in &open.ranges {
-            wire.errors.insert(*range);
-            wire.unfixed.insert(*range);
+            wire.failed(no, *range);
             if open.operation == Operation::Read {
                 wire.read_errors.insert(*range);
             }

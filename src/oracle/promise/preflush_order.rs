@@ -5,8 +5,8 @@
 //! and ended before the commit block arrived (`md.c:md_flush_request`).
 //!
 //! Does not cover: file systems other than ext4, mounts without barriers or with asynchronous commits (so it is suspect), the first block of a journal,
-//! blocks before at the end of another chunk of a raid10, legs that returned an
-//! error. Since 6.12 a PREFLUSH does not order the data behind it: K3.
+//! blocks before at the end of another chunk of a raid10 or in flight on any leg, commit blocks that md writes once more (resync's, a repair's, a retry's).
+//! A block before that md wrote once more counts from when it was there first. Since 6.12 a PREFLUSH does not order the data behind it: K3.
 
 use crate::block::{RequestId, Sector, SectorRange, is_commit_block};
 use crate::event::EventNo;
@@ -14,7 +14,7 @@ use crate::finding::{Check, Wrongness};
 use crate::oracle::checker::Checker;
 use crate::oracle::known::When;
 use crate::oracle::world::{array_range, leg_sector};
-use crate::shadow::{Origin, State};
+use crate::shadow::{Origin, State, Version};
 
 impl Checker {
     pub(super) fn preflush_order(
@@ -39,8 +39,8 @@ impl Checker {
         let Some(arrived) = self.world.requests.open(id).map(|open| open.arrived) else {
             return;
         };
-        let wire = self.promises.leg(id.leg);
-        if !member.active || !wire.caches() || wire.errors.first_in(range).is_some() {
+        let caches = self.promises.leg(id.leg).caches();
+        if !member.active || !caches || !self.promises.normal(id) {
             return;
         }
         let before = Sector(on_array.start().0 - 1);
@@ -54,15 +54,16 @@ impl Checker {
             let Some(at) = leg_sector(other, before) else {
                 return;
             };
-            let version = self.world.shadow(other.leg).current(at);
-            let one = SectorRange::new(at, 1).unwrap_or_default();
-            if self.promises.leg(other.leg).errors.first_in(one).is_some() {
+            let shadow = self.world.shadow(other.leg);
+            let current = shadow.current(at);
+            if current.origin != Origin::Write || current.state != State::Acknowledged {
                 return;
             }
-            if version.origin != Origin::Write || version.state != State::Acknowledged {
-                return;
-            }
-            ended = ended.max(version.ended);
+            let same = |version: &Version| {
+                version.state == State::Acknowledged && version.digest == current.digest
+            };
+            let first = shadow.versions(at).take_while(same).last();
+            ended = ended.max(first.map_or(current.ended, |version| version.ended));
         }
         self.count(Check::PreflushOrder, 1);
         if ended == EventNo(0) || self.promises.leg(id.leg).flushed_between(ended, arrived) {

@@ -13,6 +13,8 @@ use crate::shadow::{Bytes, RangeSet};
 
 /// FLUSHes that are remembered a leg.
 const FLUSHES_MAX: usize = 16;
+/// Errors that are remembered a leg.
+const ERRORS_MAX: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct LegWire {
@@ -43,10 +45,10 @@ pub(crate) struct LegWire {
     pub(super) set_at: BTreeMap<u64, EventNo>,
     /// The bitmap's counter when the superblock in flight arrived.
     pub(super) header_at_arrival: BTreeMap<RequestId, Option<u64>>,
-    /// Sectors for which the leg returned an error in this boot; those that were not written well since; and of these where a READ got it.
-    pub(super) errors: RangeSet,
-    /// When it last returned one.
-    pub(super) last_error: EventNo,
+    /// The last errors that the leg returned in this boot, and the newest one that is no longer among them.
+    errors: VecDeque<(SectorRange, EventNo)>,
+    forgotten_error: EventNo,
+    /// Sectors for which it returned an error and that were not written well since; and of these where a READ got it.
     pub(super) unfixed: RangeSet,
     pub(super) read_errors: RangeSet,
     /// The bad-block list as completed, and what was written to in it since.
@@ -84,8 +86,8 @@ impl LegWire {
             held: None,
             set_at: BTreeMap::new(),
             header_at_arrival: BTreeMap::new(),
-            errors: RangeSet::default(),
-            last_error: EventNo(0),
+            errors: VecDeque::new(),
+            forgotten_error: EventNo(0),
             unfixed: RangeSet::default(),
             read_errors: RangeSet::default(),
             bad: Vec::new(),
@@ -122,9 +124,29 @@ impl LegWire {
                 .any(|(arrived, ended)| *arrived > after && *ended < before)
     }
 
-    /// Whether the leg returned an error for some of these sectors, and its last one later than that.
+    /// Whether the leg returned an error for some of these sectors later than that.
     pub(super) fn failed_since(&self, range: SectorRange, no: EventNo) -> bool {
-        self.last_error > no && self.errors.first_in(range).is_some()
+        let mut since = self.errors.iter().rev().take_while(|(_, at)| *at > no);
+        self.forgotten_error > no || since.any(|(failed, _)| failed.intersection(range).is_some())
+    }
+
+    /// The leg returned an error.
+    pub(super) fn failed(&mut self, no: EventNo, range: SectorRange) {
+        if self.errors.len() == ERRORS_MAX
+            && let Some((_, at)) = self.errors.pop_front()
+        {
+            self.forgotten_error = at;
+        }
+        self.errors.push_back((range, no));
+        self.unfixed.insert(range);
+    }
+
+    /// A boot begins: errors were the one's before.
+    pub(super) fn forget_errors(&mut self) {
+        self.errors.clear();
+        self.forgotten_error = EventNo(0);
+        self.unfixed = RangeSet::default();
+        self.read_errors = RangeSet::default();
     }
 
     /// Whether this leg's superblock says that another device is faulty, removed or a spare.
