@@ -140,6 +140,7 @@ impl Checker {
         let (no, us) = (event.no, event.time_us);
         if matches!(event.what, What::Boot { .. } | What::GuestEnded { .. }) {
             self.unanswered.clear();
+            self.durable.troubles.guest_ended();
         } else if matches!(
             event.what,
             What::Arrived(_) | What::Mark(_) | What::Quiet { .. }
@@ -164,6 +165,7 @@ impl Checker {
             What::Decided(decided) => {
                 self.world.requests.rule(decided.request, decided.rule);
                 self.injected.decided(decided);
+                self.durable.troubles.decided(decided);
             }
             What::Fetched(fetched) => self.fetched(no, fetched),
             What::Completed(completed) => self.completed(no, us, completed),
@@ -195,6 +197,7 @@ impl Checker {
                     self.at_power_off(no);
                 } else {
                     self.crash_covered(no);
+                    self.trouble_at_cut();
                     self.tell_new_to_the_gone();
                 }
                 self.guest.ended(how);

@@ -8,8 +8,11 @@
 //! target reads through the array in a later boot.
 //!
 //! Does not cover: sectors never stamped, legs that may lag behind an acknowledgement (the bitmap or the dirty array brings them up to date: `resync-eq`),
-//! legs that answered a request with an error or lied about a flush (a rule's doing, listed as injected), sectors whose versions were too many to
-//! keep. The version that the array shows is judged as suspect where a leg may lag (K4).
+//! what a leg's own errors and lies explain (`trouble` says what, and how long), sectors whose versions were too many to keep. A sector that is left out
+//! on one leg is left out on all and through the array, for a resync may copy it, until a version that began later is durable. The version that the array
+//! shows is judged as suspect where a leg may lag (K4).
+
+use std::collections::BTreeMap;
 
 use super::checker::Checker;
 use super::fold::plain;
@@ -17,12 +20,13 @@ use super::guest::{BadLook, tell_bad_read};
 use super::intents::Held;
 use super::record::IntentNo;
 use super::stamp::{self, Judged};
+use super::trouble::Troubles;
 use super::world::leg_sector;
-use crate::block::{Sector, SectorRange};
+use crate::block::{LegId, Sector, SectorRange};
 use crate::event::EventNo;
 use crate::finding::{Cause, Check, Confidence, Finding, RANGES_MAX, Range, Wrongness};
 use crate::md::{Array, ArrayKey, Member};
-use crate::shadow::{Origin, ZERO_DIGEST};
+use crate::shadow::{Origin, Table, ZERO_DIGEST};
 
 /// Sectors of a survey that are remembered one by one.
 const READ_MAX: usize = 100_000;
@@ -32,6 +36,9 @@ const READ_MAX: usize = 100_000;
 pub(crate) struct Durable {
     /// Whether the legs were looked at in this boot.
     looked: bool,
+    pub(super) troubles: Troubles,
+    /// Array sectors that a leg's errors explain, and when that was seen.
+    left_out: BTreeMap<ArrayKey, Table<EventNo>>,
     /// Whether the first wrong read was looked at: of one that is no older version, of one that is.
     read_looked: [bool; 2],
     wrong: Vec<WrongRead>,
@@ -58,23 +65,33 @@ impl Durable {
 }
 
 impl Checker {
-    /// A step begins: the first one of a later boot is when the legs are looked at.
-    pub(super) fn durable_on_legs(&mut self, no: EventNo) {
-        if self.durable.looked || !self.book.keeps_versions() || self.guest.boot < 2 {
+    /// A step begins: the first one of a later boot is when what the one before left is looked at.
+    pub(super) fn look_at_what_is_left(&mut self, no: EventNo) {
+        if self.durable.looked || self.guest.boot < 2 {
             return;
         }
         self.durable.looked = true;
+        if self.book.keeps_versions() {
+            self.look_at_legs(no);
+        }
+        // What the legs answered in the boots before is settled with it.
+        let md = &self.world.md;
+        let declared = |leg: LegId| md.of(leg).is_some_and(|(array, _)| array.declared);
+        self.durable.troubles.forget(declared);
+    }
+
+    fn look_at_legs(&mut self, no: EventNo) {
         for array in self.world.md.arrays().to_vec() {
             if array.refused.is_some() {
                 continue;
             }
             let mut told: Vec<Sector> = Vec::new();
             for member in array.active() {
-                if !array.may_lag(member) && !self.excused_leg(member) {
+                if !array.may_lag(member) {
                     told.extend(self.durable_on_leg(no, &array, member));
                 }
             }
-            // Told once: what a resync makes of it is no other finding.
+            // Told or explained once: what a resync makes of it is no other finding.
             for sector in told {
                 if let Some(cell) = self.book.cell_mut(array.key, sector) {
                     cell.base = true;
@@ -83,14 +100,21 @@ impl Checker {
         }
     }
 
-    fn excused_leg(&self, member: &Member) -> bool {
-        let errors = self.coverage.legs.get(member.leg.index());
-        errors.is_none_or(|leg| leg.errors > 0) || self.injected.lied_about_flushes(member.leg)
+    /// Whether what may be missing in a sector is explained already: nothing that began since is durable.
+    fn left_out(&self, key: ArrayKey, sector: Sector) -> bool {
+        let table = self.durable.left_out.get(&key);
+        table
+            .and_then(|table| table.get(sector))
+            .is_some_and(|since| {
+                let durable = self.book.durable_version(key, sector);
+                durable.is_none_or(|version| version.began < *since)
+            })
     }
 
-    /// Judges a leg; the array sectors that are wrong.
+    /// Judges a leg; the array sectors that are wrong, be it explained or not.
     fn durable_on_leg(&mut self, no: EventNo, array: &Array, member: &Member) -> Vec<Sector> {
         let mut wrong: Vec<(Sector, (IntentNo, Wrongness))> = Vec::new();
+        let mut explained = Vec::new();
         let mut judged = 0u64;
         let sectors: Vec<Sector> = self.book.sectors(array.key).collect();
         for sector in sectors {
@@ -111,6 +135,14 @@ impl Checker {
             };
             let said = stamp::judge(&self.world, &self.book, array, member, sector);
             if matches!(said, Judged::Excused(_)) && !sure {
+                continue;
+            }
+            if self.left_out(array.key, sector) {
+                continue;
+            }
+            let durable = self.book.durable_version(array.key, sector);
+            if let Some(excuse) = self.explained(member, at, durable.unwrap_or_default()) {
+                explained.push((sector, excuse));
                 continue;
             }
             judged += 1;
@@ -142,7 +174,18 @@ impl Checker {
                 record.as_ref(),
             );
         }
-        wrong.into_iter().map(|(sector, _)| sector).collect()
+        let left_out = self.durable.left_out.entry(array.key).or_default();
+        for (sector, _) in &explained {
+            *left_out.slot(*sector) = Some(no);
+        }
+        for (sector, excuse) in &explained {
+            if let (Some(excuse), Some(one)) = (excuse, SectorRange::new(*sector, 1)) {
+                self.excuse(array.key, one, *excuse);
+            }
+        }
+        let explained = explained.into_iter().map(|(sector, _)| sector);
+        let wrong = wrong.into_iter().map(|(sector, _)| sector);
+        explained.chain(wrong).collect()
     }
 
     /// Whether a content is legal for an array sector.
@@ -195,7 +238,6 @@ impl Checker {
         let Some(array) = self.world.md.array(key).cloned() else {
             return;
         };
-        let lied = array.members.iter().any(|m| self.excused_leg(m));
         let suspect = array.active().any(|member| array.may_lag(member));
         let mut judged = 0;
         for (sector, digest) in range.sectors().zip(read) {
@@ -205,15 +247,13 @@ impl Checker {
             }
             judged += 1;
             self.coverage.sectors_surveyed += 1;
-            if self.may_hold(&array, sector, Some(*digest)) || self.durable.wrong.len() >= READ_MAX
+            if self.may_hold(&array, sector, Some(*digest))
+                || self.left_out(key, sector)
+                || self.durable.wrong.len() >= READ_MAX
             {
                 continue;
             }
             let older = self.was_there(&array, sector, Some(*digest));
-            // An old version may be there because a leg that failed or lied was asked.
-            if lied && older {
-                continue;
-            }
             let seen = &mut self.durable.read_looked[usize::from(older)];
             let look = (!std::mem::replace(seen, true)).then(|| {
                 let begin = self

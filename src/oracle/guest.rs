@@ -167,7 +167,7 @@ impl Checker {
             Mark::StepBegin { .. } => {
                 self.guest.bad_in_step = false;
                 self.guest.step_began = no;
-                self.durable_on_legs(no);
+                self.look_at_what_is_left(no);
             }
             Mark::StepEnd { step, ok, detail } => {
                 self.released = no;
@@ -222,6 +222,7 @@ impl Checker {
             Mark::Admin(admin) => self.admin(no, admin),
             Mark::Finish { ok } => self.guest.finished = Some(*ok),
         }
+        self.durable.troubles.guest_goes_on();
     }
 
     /// The array sectors of a target's range.

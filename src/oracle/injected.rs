@@ -32,8 +32,6 @@ pub(crate) struct Injected {
     /// Where the guest got zeros from a lie, by leg and rule, until the leg is written there again. Zeros are everywhere, so their place counts too.
     zeros: BTreeMap<(LegId, u16), RangeSet>,
     rules: BTreeMap<u16, Hits>,
-    /// Legs that lied about a flush.
-    flush_lies: std::collections::BTreeSet<LegId>,
     /// Requests that are held, by which rule; and how many ended unanswered in this boot.
     holding: BTreeMap<RequestId, u16>,
     was_held: BTreeMap<u16, u64>,
@@ -58,9 +56,6 @@ impl Injected {
             hits.withheld += 1;
         } else {
             hits.fired += 1;
-        }
-        if decided.action == Action::FlushLie {
-            self.flush_lies.insert(request.leg);
         }
         if matches!(decided.action, Action::Hold | Action::NeverAnswer) {
             self.holding.insert(request, rule);
@@ -161,11 +156,6 @@ impl Injected {
     /// The rules that held requests to the end of their boot, and how many.
     pub(super) fn was_held(&self) -> impl Iterator<Item = (u16, u64)> {
         self.was_held.iter().map(|(rule, count)| (*rule, *count))
-    }
-
-    /// Whether a leg said that a flush is done and made nothing durable.
-    pub(super) fn lied_about_flushes(&self, leg: LegId) -> bool {
-        self.flush_lies.contains(&leg)
     }
 
     /// Lies that are still on the legs: leg, rule, sectors.
@@ -298,7 +288,7 @@ impl Checker {
     }
 
     /// What a cache lost need no longer be there, unless the workload was told that it is durable (O_DSYNC, or a flush that began after the write
-    /// had ended) and no flush of the leg was a lie.
+    /// had ended) and no flush of the leg has failed or was a lie since.
     fn forget_volatile(&mut self, leg: LegId, range: SectorRange) {
         let Some((key, array)) = self
             .world
@@ -307,16 +297,15 @@ impl Checker {
         else {
             return;
         };
-        let lied = self.injected.flush_lies.contains(&leg);
         for sector in array.sectors() {
             let durable = self
                 .book
                 .cell(key, sector)
                 .and_then(|cell| self.book.expected(cell))
-                .is_some_and(|id| self.book.is_durable(id));
-            if (lied || !durable)
-                && let Some(cell) = self.book.cell_mut(key, sector)
-            {
+                .filter(|id| self.book.is_durable(*id))
+                .and_then(|id| self.book.record(id))
+                .is_some_and(|record| !self.durable.troubles.unflushed_since(leg, record.begin));
+            if !durable && let Some(cell) = self.book.cell_mut(key, sector) {
                 cell.base = true;
             }
         }

@@ -71,6 +71,16 @@ pub(crate) enum Held {
     Before(EventNo),
 }
 
+/// A version of a sector that the workload was told is durable.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DurableVersion {
+    /// `None`: its content is not known.
+    pub(crate) digest: Option<u32>,
+    pub(crate) began: EventNo,
+    /// When what made it durable began (a flush), or ended (a write of its own).
+    pub(crate) told: EventNo,
+}
+
 type OpenKey = (u16, u64, IntentKind, u16);
 /// What a request is in the book: one intent, or one for each mirror of a raid10 that it touches.
 type Parts = SmallVec<[IntentNo; 1]>;
@@ -360,26 +370,12 @@ impl Book {
         let Some(cell) = self.cell(key, sector) else {
             return Held::Legal;
         };
-        let now = cell.candidates.iter().filter_map(|id| {
-            let mut version = past_version(self.records.get(id)?, sector);
-            if version.end == EventNo(0) {
-                version.end = EventNo(u64::MAX);
-            }
-            Some(version)
-        });
-        let past = self
-            .past
-            .as_ref()
-            .and_then(|past| past.get(&key)?.get(sector));
+        let past = self.past_of(key, sector);
         if past.is_some_and(|past| past.overflown) {
             return Held::Legal;
         }
-        let before = past.iter().flat_map(|past| past.versions.iter().copied());
-        let all: SmallVec<[PastVersion; 4]> = before.chain(now).collect();
-        let durable = all
-            .iter()
-            .filter(|version| version.durable(&self.flushed_to));
-        let least = durable.map(|version| version.begin).max();
+        let all = self.all_versions(cell, past, sector);
+        let least = self.least_of(&all).map(|version| version.began);
         let is_legal = |version: &PastVersion| least.is_none_or(|least| version.end >= least);
         let mut too_old = false;
         for version in &all {
@@ -401,6 +397,47 @@ impl Book {
                     .unwrap_or_default(),
             ),
         }
+    }
+
+    fn past_of(&self, key: ArrayKey, sector: Sector) -> Option<&PastVersions> {
+        self.past.as_ref()?.get(&key)?.get(sector)
+    }
+
+    /// All versions of a sector that are kept, oldest first.
+    fn all_versions(
+        &self,
+        cell: &Cell,
+        past: Option<&PastVersions>,
+        sector: Sector,
+    ) -> SmallVec<[PastVersion; 4]> {
+        let now = cell.candidates.iter().filter_map(|id| {
+            let mut version = past_version(self.records.get(id)?, sector);
+            if version.end == EventNo(0) {
+                version.end = EventNo(u64::MAX);
+            }
+            Some(version)
+        });
+        let before = past.iter().flat_map(|past| past.versions.iter().copied());
+        before.chain(now).collect()
+    }
+
+    /// The newest version that the workload was told is durable.
+    fn least_of(&self, all: &[PastVersion]) -> Option<DurableVersion> {
+        let durable = all
+            .iter()
+            .filter(|version| version.durable(&self.flushed_to));
+        let newest = durable.max_by_key(|version| version.begin)?;
+        Some(DurableVersion {
+            digest: newest.digest,
+            began: newest.begin,
+            told: newest.told(&self.flushed_to),
+        })
+    }
+
+    /// The newest version of a sector that the workload was told is durable; `None` if none is.
+    pub(crate) fn durable_version(&self, key: ArrayKey, sector: Sector) -> Option<DurableVersion> {
+        let cell = self.cell(key, sector)?;
+        self.least_of(&self.all_versions(cell, self.past_of(key, sector), sector))
     }
 
     /// The version that must at least be there, if it is still acceptable and so can be named; else the newest.

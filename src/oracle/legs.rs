@@ -246,6 +246,7 @@ impl Checker {
             }
             Operation::GetId | Operation::Unsupported(_) => {}
         }
+        self.trouble_answered(no, id, &open, completed.status);
         self.promise_ended(no, us, id, &open, Some(completed.status));
     }
 
@@ -274,6 +275,7 @@ impl Checker {
             }
             Operation::Read | Operation::Flush | Operation::GetId | Operation::Unsupported(_) => {}
         }
+        self.trouble_unanswered(no, id, &open);
         self.promise_ended(no, us, id, &open, None);
     }
 

@@ -42,6 +42,7 @@ mod so_far;
 mod stamp;
 mod story;
 pub mod survive;
+mod trouble;
 mod verdict;
 mod words;
 mod world;

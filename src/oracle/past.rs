@@ -47,6 +47,17 @@ impl PastVersion {
             DurableBy::Nothing => false,
         }
     }
+
+    /// When it was made durable, as the workload was told: its end, or the begin of the latest flush.
+    pub(super) fn told(&self, flushed_to: &BTreeMap<u16, EventNo>) -> EventNo {
+        match self.durable_by {
+            DurableBy::Flush(target) => {
+                let flushed = flushed_to.get(&target).copied();
+                self.end.max(flushed.unwrap_or_default())
+            }
+            DurableBy::Itself | DurableBy::Nothing => self.end,
+        }
+    }
 }
 
 impl PastVersions {

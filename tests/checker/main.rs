@@ -1,6 +1,7 @@
 //! The checker over histories that a small model of a guest makes: honest ones never alarm, planted violations always do.
 
 mod durable;
+mod durable_errors;
 mod excuses;
 mod expect;
 mod failing;

@@ -98,6 +98,7 @@ impl Checker {
         self.resolve_repairs(array);
         self.resolve_new_to_the_gone(array, true);
         self.err_record(no, array);
+        self.trouble_at_rest(array);
     }
 
     /// The array is at rest: what a recovered leg has not got by now it never gets.

@@ -547,6 +547,7 @@ impl Checker {
             (true, None) => self.rec_eq(no, leg),
             (_, Some(offset)) => {
                 self.promises.legs[leg.index()].out = false;
+                self.durable.troubles.made_up(leg);
                 self.rec_ckpt(no, leg, offset);
             }
             (false, None) => {
