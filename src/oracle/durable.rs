@@ -71,6 +71,7 @@ impl Checker {
             return;
         }
         self.durable.looked = true;
+        self.lost_covered(no);
         if self.book.keeps_versions() {
             self.look_at_legs(no);
         }

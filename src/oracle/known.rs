@@ -27,6 +27,8 @@ pub enum When {
     LegFailing,
     /// Data went out, and the page with its bit had not yet, for no longer than such pages take (K1).
     BitOnItsWay,
+    /// A leg's cache lost what its own marks still ask to be copied, and another leg's marks no longer do (K8).
+    CacheLost,
 }
 
 /// What is known of a finding on a kernel.

@@ -8,6 +8,7 @@ mod failing;
 mod faults;
 mod history;
 mod honest;
+mod known;
 mod midst;
 mod narrow;
 mod pages;

@@ -29,6 +29,7 @@ impl Checker {
         promises.arrivals_us.clear();
         promises.gates.clear();
         promises.to_the_gone.clear();
+        promises.lost.clear();
         let bad = promises.legs.iter().zip(0..).map(|(wire, leg)| {
             let mut sectors = RangeSet::default();
             for bad in &wire.bad {
@@ -63,6 +64,7 @@ impl Checker {
     pub(crate) fn promise_lost(&mut self, leg: LegId, range: SectorRange, payload: Option<&[u8]>) {
         self.promises.cut_short.over(leg, range);
         self.promises.unrecorded.written(leg, range);
+        self.cache_lost(leg, range);
         let inside = |data: SectorRange| data.covers(range);
         let data = self.world.md.of(leg).map(|(_, member)| member.data);
         let Some(payload) = payload.filter(|_| !data.is_some_and(inside)) else {

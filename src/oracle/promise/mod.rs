@@ -12,6 +12,7 @@ mod bit_degraded;
 mod bit_first;
 mod bm_before_sb;
 mod bounds;
+mod cache_lost;
 mod checkpoint;
 mod class;
 mod clean_quiet;
@@ -75,6 +76,8 @@ pub(crate) struct Promises {
     /// Arrays that the boot before left dirty.
     resync_due: BTreeSet<ArrayKey>,
     pub(crate) cut_short: cut_short::CutShort,
+    /// Array sectors that caches lost at the cut before this boot.
+    lost: BTreeMap<ArrayKey, RangeSet>,
     gates: fault_gate::Gates,
     to_the_gone: BTreeMap<RequestId, fault_silent::Sent>,
     unrecorded: err_record::Unrecorded,
