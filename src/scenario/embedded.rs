@@ -23,6 +23,7 @@
     ("kill-no-bitmap", include_str!("../../vm/scenarios/kill-no-bitmap.toml")),
     ("known-k1", include_str!("../../vm/scenarios/known-k1.toml")),
     ("known-k2", include_str!("../../vm/scenarios/known-k2.toml")),
+    ("known-k3", include_str!("../../vm/scenarios/known-k3.toml")),
     ("known-k4", include_str!("../../vm/scenarios/known-k4.toml")),
     ("known-k5", include_str!("../../vm/scenarios/known-k5.toml")),
     ("known-k6", include_str!("../../vm/scenarios/known-k6.toml")),
