@@ -7,6 +7,7 @@
 pub mod goes_on;
 mod news;
 pub mod process;
+mod watching;
 pub mod wire;
 
 use std::fs::File;
@@ -15,35 +16,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::ahead::Ahead;
 use crate::block::LegId;
 use crate::clock;
 use crate::ctl::server::Server;
 use crate::device::{Device, GoesOn, Options, StartError};
-use crate::event::{Event, EventNo, GuestEnd, What};
+use crate::event::{EventNo, GuestEnd, What};
 use crate::failure::Failure;
 use crate::header::{LegHead, RuleHead, RunHeader};
 use crate::journal;
 use crate::judge::Judge;
-use crate::oracle::{Verdict, Wanted};
+use crate::oracle::Verdict;
 use crate::plan::Plan;
 use crate::recorded::{self, JOURNAL, RecordedError};
 use crate::report;
 use crate::report::text::Style;
-use crate::sequence::{Collector, NoEvent, Sequence, Tap};
+use crate::sequence::{Collector, Sequence, Tap};
 use crate::watch::{OPTION, Part, Watch};
 use crate::witness::goes_on::GoOnError;
 use crate::witness::news::News;
+use crate::witness::watching::{Watching, is_told, show};
 use crate::witness::wire::{GoOn, Live, Notice, Summary, WitnessConfig};
-
-/// How long the checker's thread waits for an event before it looks at the time.
-const TICK: Duration = Duration::from_millis(20);
-/// Events that are taken between two looks at the time, at most.
-const EVENTS_A_LOOK: u32 = 64;
-/// How often live numbers are told, and what the checker learnt is handed back.
-const LIVE_EVERY: Duration = Duration::from_millis(250);
 
 /// Why the witness can't start or finish.
 #[derive(Debug, thiserror::Error)]
@@ -257,22 +252,6 @@ fn set_plan(device: &Device, plan: &Plan) -> Result<(), WitnessError> {
         boot: plan.boot,
         bytes: json.len(),
     })
-}
-
-/// Records the content that a finding wants to show: proven by its digest, or not shown, as what a leg holds now may be newer than what the
-/// finding speaks of.
-fn show(device: &Device, collector: &mut Collector, wanted: Wanted) {
-    if let Ok(bytes) = device.read_sector(wanted.leg, wanted.sector)
-        && crc32fast::hash(&bytes) == wanted.digest
-    {
-        let (leg, sector, version) = (wanted.leg, wanted.sector, wanted.version);
-        collector.record(What::Evidence {
-            leg,
-            sector,
-            version,
-            bytes: bytes.to_vec(),
-        });
-    }
 }
 
 impl Witness {
@@ -489,145 +468,4 @@ pub fn write_reports(
         std::fs::write(&path, text).map_err(|source| WitnessError::Report { path, source })?;
     }
     Ok(())
-}
-
-/// The checker's thread.
-struct Watching {
-    collector: Collector,
-    journal: journal::Writer<File>,
-    /// Whether events go to the journal; its header is there in any case.
-    keeps: bool,
-    path: PathBuf,
-    judge: Judge,
-    device: Arc<Device>,
-    finishing: Arc<AtomicBool>,
-    /// Whether the supervisor waits until all that happened was taken.
-    catching_up: Arc<AtomicBool>,
-    news: News,
-    live: Live,
-    /// Whether it was told that the power is off.
-    cut: bool,
-    /// The last event taken.
-    last: EventNo,
-    flushed: Instant,
-    told: Instant,
-}
-
-impl Watching {
-    /// Watches to the end. A journal that can't be written is told at once: what the guest does from then on would be seen by nobody.
-    fn run(self) -> Result<Verdict, WitnessError> {
-        let notices = self.news.notices();
-        self.watch().map_err(|error| {
-            let failure = Failure::from(error);
-            let _nobody_listens = notices.send(Notice::Failed {
-                message: failure.to_string(),
-                user: matches!(failure, Failure::User(_)),
-            });
-            WitnessError::Gone(failure.to_string())
-        })
-    }
-
-    fn watch(mut self) -> Result<Verdict, WitnessError> {
-        let mut taken = 0u32;
-        loop {
-            match self.collector.next(TICK) {
-                Ok(event) => {
-                    self.take(&event)?;
-                    // A look at the time costs as much as an event; so few of them take no time.
-                    taken = taken.wrapping_add(1);
-                    if !taken.is_multiple_of(EVENTS_A_LOOK) {
-                        continue;
-                    }
-                }
-                Err(NoEvent::Ended) => break,
-                Err(NoEvent::TimedOut) => {
-                    if self.collector.is_drained() && self.catching_up.swap(false, Ordering::AcqRel)
-                    {
-                        self.news.tell(Notice::CaughtUp);
-                    }
-                    if self.finishing.load(Ordering::Acquire) && self.collector.is_drained() {
-                        break;
-                    }
-                }
-            }
-            self.look_at_the_time()?;
-        }
-        let path = self.path;
-        self.journal
-            .finish()
-            .map_err(|source| WitnessError::Journal { path, source })?;
-        Ok(self.judge.finish())
-    }
-
-    fn take(&mut self, event: &Event) -> Result<(), WitnessError> {
-        if self.keeps {
-            self.journal
-                .append(event)
-                .map_err(|source| WitnessError::Journal {
-                    path: self.path.clone(),
-                    source,
-                })?;
-            if !self.journal.holds_back() {
-                self.collector.written(event.no);
-            }
-        }
-        self.judge.apply(event);
-        self.last = event.no;
-        if matches!(event.what, What::Evidence { .. }) {
-            return Ok(());
-        }
-        self.news.take(&self.judge, event);
-        for wanted in self.judge.wanted() {
-            show(&self.device, &mut self.collector, wanted);
-        }
-        self.live.told += u64::from(is_told(&event.what));
-        self.live.events = event.no.0;
-        Ok(())
-    }
-
-    fn look_at_the_time(&mut self) -> Result<(), WitnessError> {
-        let cut = self.device.faults().is_cut();
-        if cut && !self.cut {
-            self.news.tell(Notice::Cut);
-        }
-        self.cut = cut;
-        let now = clock::now();
-        if self
-            .journal
-            .maybe_flush(now - self.flushed)
-            .map_err(|source| WitnessError::Journal {
-                path: self.path.clone(),
-                source,
-            })?
-        {
-            self.flushed = now;
-        }
-        if !self.journal.holds_back() {
-            self.collector.written(self.last);
-        }
-        if now - self.told < LIVE_EVERY {
-            return Ok(());
-        }
-        self.told = now;
-        for (at, stats) in self.device.stats().iter().enumerate() {
-            self.live.completed[at] = stats.arrived.saturating_sub(stats.in_flight);
-            self.live.in_flight[at] = stats.in_flight;
-        }
-        let so_far = self.judge.so_far();
-        self.live.findings = so_far.proven;
-        self.live.suspect = so_far.suspect;
-        self.live.faults = so_far.faults;
-        self.live.unequal = (so_far.unequal, so_far.unequal_more);
-        self.live.journal_bytes = self.journal.bytes();
-        self.news.tell(Notice::Live(self.live.clone()));
-        Ok(())
-    }
-}
-
-/// Whether an event is what the supervisor told ([`wire::Command::is_event`]).
-fn is_told(what: &What) -> bool {
-    matches!(
-        what,
-        What::Boot { .. } | What::Console { .. } | What::Hand { .. } | What::GuestEnded { .. }
-    )
 }
