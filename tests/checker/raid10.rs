@@ -280,15 +280,15 @@ fn mismatches_are_counted_for_all_mirrors_together() {
 }
 
 /// ext4's commit block (`fs/jbd2/commit.c:journal_submit_commit_record`) is written after a block of the same transaction, without a FLUSH between.
-fn committed(before: u64) -> Verdict {
+fn committed(at: u64, before: Vec<[u8; 512]>) -> Verdict {
     let mut history = History::raid10(CHUNK);
     let mut commit = [garbage(2); 8];
     commit[0][..8].copy_from_slice(&[0xc0, 0x3b, 0x39, 0x98, 0, 0, 0, 2]);
     for leg in [0, 1] {
-        history.write(leg, before, &[garbage(1)]);
+        history.write(leg, at - 8, &before);
     }
     for leg in [0, 1] {
-        let write = history.arrive(leg, Operation::Write, before + 1, 8);
+        let write = history.arrive(leg, Operation::Write, at, 8);
         history.fetch_with(write, &commit, true);
         history.complete(write);
     }
@@ -301,9 +301,14 @@ fn the_block_before_a_commit_block_is_on_the_same_mirror_or_unknown() {
         let mut findings = verdict.findings.iter();
         findings.any(|finding| finding.check == Check::PreflushOrder)
     };
-    assert!(broken(&committed(200)));
-    // Sector 208 of the leg begins a chunk: the array's sector before it is on the other mirror.
-    assert!(!broken(&committed(207)));
+    let block = || vec![garbage(1); 8];
+    assert!(broken(&committed(200, block())));
+    // What its last sectors hold may have been there already.
+    let mut half = block();
+    half[4..].fill([0; 512]);
+    assert!(broken(&committed(200, half)));
+    // Sector 208 of the leg begins a chunk: the array's block before it is on the other mirror.
+    assert!(!broken(&committed(208, block())));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //!
 //! Does not cover: file systems other than ext4, mounts without barriers or with asynchronous commits (so it is suspect), the first block of a journal,
 //! blocks before at the end of another chunk of a raid10 or in flight on any leg, commit blocks that md writes once more (resync's, a repair's, a retry's).
-//! A block before that md wrote once more counts from when it was there first. Since 6.12 a PREFLUSH does not order the data behind it: K3.
+//! A sector before that was written once more with the same content counts from when it was there first. Since 6.12 a PREFLUSH does not order the data behind it: K3.
 
 use crate::block::{RequestId, Sector, SectorRange, is_commit_block};
 use crate::event::EventNo;
@@ -33,7 +33,7 @@ impl Checker {
         else {
             return;
         };
-        let Some(on_array) = array_range(&member, range).filter(|part| part.start().0 > 0) else {
+        let Some(on_array) = array_range(&member, range) else {
             return;
         };
         let Some(arrived) = self.world.requests.open(id).map(|open| open.arrived) else {
@@ -43,27 +43,36 @@ impl Checker {
         if !member.active || !caches || !self.promises.normal(id) {
             return;
         }
-        let before = Sector(on_array.start().0 - 1);
+        // A commit block is one block of the file system, and the journal's block before is as long. Some of its sectors may hold what was there already.
+        let (start, sectors) = (on_array.start().0, on_array.count());
+        let Some(before) = start
+            .checked_sub(sectors)
+            .and_then(|first| SectorRange::new(Sector(first), sectors))
+        else {
+            return;
+        };
         // Where a chunk of a raid10 begins, the block before is on another mirror.
         let on_whole = |sector| self.world.md.on_whole(array.key, sector).0;
-        if on_whole(before) + 1 != on_whole(on_array.start()) {
+        if on_whole(before.start()) + sectors != on_whole(on_array.start()) {
             return;
         }
         let mut ended = EventNo(0);
         for other in array.active().filter(|other| !array.may_lag(other)) {
-            let Some(at) = leg_sector(other, before) else {
-                return;
-            };
             let shadow = self.world.shadow(other.leg);
-            let current = shadow.current(at);
-            if current.origin != Origin::Write || current.state != State::Acknowledged {
-                return;
+            for sector in before.sectors() {
+                let Some(at) = leg_sector(other, sector) else {
+                    return;
+                };
+                let current = shadow.current(at);
+                if current.origin != Origin::Write || current.state != State::Acknowledged {
+                    return;
+                }
+                let same = |version: &Version| {
+                    version.state == State::Acknowledged && version.digest == current.digest
+                };
+                let first = shadow.versions(at).take_while(same).last();
+                ended = ended.max(first.map_or(current.ended, |version| version.ended));
             }
-            let same = |version: &Version| {
-                version.state == State::Acknowledged && version.digest == current.digest
-            };
-            let first = shadow.versions(at).take_while(same).last();
-            ended = ended.max(first.map_or(current.ended, |version| version.ended));
         }
         self.count(Check::PreflushOrder, 1);
         if ended == EventNo(0) || self.promises.leg(id.leg).flushed_between(ended, arrived) {
