@@ -235,10 +235,14 @@ impl Wrong {
             self.check,
             Check::Stamp | Check::AllLegs | Check::DiscardAll
         );
-        // A failed leg gets no superblocks: what was wrong with one stays so, and may be why the leg is no member.
-        let sent = self.check == Check::BufStable
-            || (self.check, self.kind) == (Check::SbPeer, Wrongness::Metadata);
-        self.at <= if lacks { since } else { seen } || sent
+        // A failed leg gets no superblocks: what was wrong with one stays so, and may be why the leg is no member. That a write was acknowledged before
+        // the leg's failure was on record is no less so once it is.
+        let whatever = self.check == Check::BufStable
+            || matches!(
+                (self.check, self.kind),
+                (Check::SbPeer, Wrongness::Metadata) | (Check::ErrRecord, Wrongness::Early)
+            );
+        self.at <= if lacks { since } else { seen } || whatever
     }
 }
 

@@ -71,7 +71,7 @@ pub struct History {
     last: BTreeMap<u8, Block>,
     /// What each version held, for evidence.
     contents: BTreeMap<(LegId, u64, EventNo), Block>,
-    md_events: u64,
+    pub md_events: u64,
     quiets: u32,
     next_gpa: u64,
 }

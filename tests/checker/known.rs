@@ -1,7 +1,7 @@
 //! What stock kernels are known to break: as long as its condition holds on the wire, and no longer. (K2, K3 and K6 are beside the tests of their checks; K7 and
 //! K9 are no findings.)
 
-use crate::history::{Load, data_offset, garbage};
+use crate::history::{History, Load, data_offset, garbage};
 use crate::told::{array, finish, kept, said, silent};
 use legwatch::block::{LegId, Operation, Sector, Status, sector_digests};
 use legwatch::event::{Content, What};
@@ -64,6 +64,54 @@ fn a_stale_read_is_known_before_a_resync_alone() {
         } else {
             said(&verdict, Check::NoStaleRead);
             assert!(verdict.known.is_empty(), "{:#?}", verdict.known);
+        }
+    }
+}
+
+/// K4 where an array that is found dirty gets no superblock before it is read, and only its bitmap is loaded, or resync begins: the write-mostly leg lacks what
+/// it was sent before the cut. Where nothing was written yet, the READ may be any program's.
+#[test]
+fn a_stale_read_before_md_writes_a_superblock() {
+    for begins in ["nothing", "bitmap", "resync"] {
+        println!("{begins}");
+        let mut history = History::with_bitmap(2, Some(0));
+        history.mark(Mark::Fact {
+            name: "kernel.version".into(),
+            value: "Linux version x #1 SMP Debian 6.12.117-1 (2026-01-01)".into(),
+        });
+        history.honest(&Load::new(1, 1, 0, 64));
+        let (old, new) = (Load::new(1, 2, 640, 8), Load::new(1, 3, 640, 8));
+        history.honest(&old);
+        history.begin(&new);
+        let behind = history.arrive(0, Operation::Write, 640, 8);
+        history.fetch(behind, &new.contents());
+        history.write(1, 640, &new.contents());
+        history.end(&new);
+        history.abandon(behind, false);
+        history.crash(2);
+        let bits = history.bits;
+        match begins {
+            "bitmap" => history.bitmap_page(0, bits),
+            "resync" => history.copy(0, &[1], 0, &Load::new(1, 1, 0, 64).contents()),
+            _ => {}
+        }
+        history.returned(0, 640, &old.contents());
+        history.copy(1, &[0], 640, &new.contents());
+        history.superblocks(false);
+        let verdict = finish(&mut history);
+        silent(&verdict);
+        let known: Vec<(Check, Option<&str>)> = verdict
+            .known
+            .iter()
+            .map(|one| (one.check, one.known.as_deref()))
+            .collect();
+        if begins == "nothing" {
+            assert!(known.is_empty(), "{known:?}");
+        } else {
+            assert!(
+                known.contains(&(Check::NoStaleRead, Some("K4"))),
+                "{known:?}"
+            );
         }
     }
 }

@@ -96,7 +96,7 @@ fn an_error_that_nothing_answers() {
 #[test]
 fn a_write_acknowledged_before_its_error_is_on_record() {
     let (load, other) = (Load::new(1, 2, 640, 8), Load::new(2, 1, 1280, 8));
-    for both in [false, true] {
+    for (both, before) in [(false, false), (false, true), (true, false), (true, true)] {
         let mut history = array(2, "6.1.192");
         history.begin(&load);
         history.begin(&other);
@@ -109,9 +109,18 @@ fn a_write_acknowledged_before_its_error_is_on_record() {
             history.end(&other);
         }
         failed_write(&mut history, &load);
-        history.end(&load);
         history.failed = Some(1);
-        history.superblocks(false);
+        if before {
+            // Nothing of md's metadata is written from the acknowledgement to the superblock that says so.
+            history.md_events += 1;
+            let bits = history.bits;
+            history.bitmap_page(0, bits);
+            history.end(&load);
+            history.superblock(0, false, &[0, 0xfffe]);
+        } else {
+            history.end(&load);
+            history.superblocks(false);
+        }
         if both {
             history.end(&other);
         }

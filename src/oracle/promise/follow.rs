@@ -44,6 +44,7 @@ impl Checker {
         promises.scrubs.clear();
         for leg in &mut promises.legs {
             leg.kernel = EventNo(0);
+            leg.wrote = EventNo(0);
             leg.out = false;
             leg.forget_errors();
             leg.header_at_arrival.clear();
@@ -412,6 +413,10 @@ impl Checker {
         };
         let wire = &mut self.promises.legs[id.leg.index()];
         if status == Status::Ok {
+            let beside = |range: &SectorRange| !wire.touches_superblock(*range);
+            if open.operation == Operation::Write && open.ranges.iter().any(beside) {
+                wire.wrote = no;
+            }
             if open.operation == Operation::Write && !wire.bad.is_empty() {
                 for range in &open.ranges {
                     self.world.bad[id.leg.index()].remove(*range);

@@ -121,4 +121,11 @@ impl Checker {
                 .iter()
                 .any(|member| self.promises.leg(member.leg).kernel > self.guest.boot_began)
     }
+
+    /// Whether a READ may well be the array's: md runs it, or begins to. One that it found dirty gets no superblock before its first write, but its bitmap's
+    /// header as it is loaded (`md-bitmap.c:md_bitmap_load`), and resync's copies. Not sure enough for what is proven.
+    fn may_run(&self, array: &Array) -> bool {
+        let wrote = |member: &Member| self.promises.leg(member.leg).wrote > self.guest.boot_began;
+        self.runs(array) || array.members.iter().any(wrote)
+    }
 }

@@ -31,7 +31,7 @@ impl Checker {
             return;
         };
         let lags = array.may_lag(member);
-        if (member.active && !lags) || !self.runs(array) {
+        if (member.active && !lags) || !self.may_run(array) {
             return;
         }
         let (array, member) = (array.clone(), member.clone());

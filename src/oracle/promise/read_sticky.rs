@@ -50,7 +50,7 @@ impl Checker {
         else {
             return;
         };
-        if array.raid10 || !self.promises.resync_due.contains(&array.key) || !self.runs(&array) {
+        if array.raid10 || !self.promises.resync_due.contains(&array.key) || !self.may_run(&array) {
             return;
         }
         let mut flipped: Vec<(Sector, LegId)> = Vec::new();

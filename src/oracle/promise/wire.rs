@@ -28,6 +28,8 @@ pub(crate) struct LegWire {
     pub(crate) superblock: Option<Superblock>,
     /// Completion of the kernel's last superblock write in this boot; 0: none yet.
     pub(super) kernel: EventNo,
+    /// Completion of the last write in this boot to the bitmap or to data; 0: none yet.
+    pub(super) wrote: EventNo,
     /// Whether somebody read the superblock since: perhaps an assembly.
     pub(super) read_since: bool,
     /// The last change of the events counter.
@@ -77,6 +79,7 @@ impl LegWire {
             done: Bytes::default(),
             superblock: None,
             kernel: EventNo(0),
+            wrote: EventNo(0),
             read_since: false,
             step: 1,
             dirty_since: EventNo(0),
