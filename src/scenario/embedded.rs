@@ -27,6 +27,7 @@
     ("known-k4", include_str!("../../vm/scenarios/known-k4.toml")),
     ("known-k5", include_str!("../../vm/scenarios/known-k5.toml")),
     ("known-k6", include_str!("../../vm/scenarios/known-k6.toml")),
+    ("known-k7", include_str!("../../vm/scenarios/known-k7.toml")),
     ("known-k8", include_str!("../../vm/scenarios/known-k8.toml")),
     ("large-io", include_str!("../../vm/scenarios/large-io.toml")),
     ("legs-4k", include_str!("../../vm/scenarios/legs-4k.toml")),
