@@ -235,12 +235,15 @@ impl Wrong {
             self.check,
             Check::Stamp | Check::AllLegs | Check::DiscardAll
         );
-        // A failed leg gets no superblocks: what was wrong with one stays so, and may be why the leg is no member. That a write was acknowledged before
-        // the leg's failure was on record is no less so once it is.
-        let whatever = self.check == Check::BufStable
+        // That a leg failed explains what it lacks, and not what it was sent: another content, or one for another sector. It gets no superblocks: what was
+        // wrong with one stays so, and may be why the leg is no member. That a write was acknowledged before the failure was on record is no less so once
+        // it is.
+        let whatever = matches!(self.check, Check::BufStable | Check::SameData)
             || matches!(
                 (self.check, self.kind),
-                (Check::SbPeer, Wrongness::Metadata) | (Check::ErrRecord, Wrongness::Early)
+                (Check::Stamp, Wrongness::Garbage | Wrongness::Misplaced)
+                    | (Check::SbPeer, Wrongness::Metadata)
+                    | (Check::ErrRecord, Wrongness::Early)
             );
         self.at <= if lacks { since } else { seen } || whatever
     }

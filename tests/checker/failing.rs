@@ -4,7 +4,7 @@ use crate::history::{Block, History, Load, data_offset, garbage};
 use crate::told::{array, finish, said, silent};
 use legwatch::block::{Operation, Status};
 use legwatch::event::{Content, What};
-use legwatch::finding::{Check, Wrongness};
+use legwatch::finding::{Check, Finding, Wrongness};
 use legwatch::mark::{IntentKind, Mark};
 use legwatch::oracle::Verdict;
 
@@ -244,6 +244,37 @@ fn a_leg_that_left_metadata_unanswered_has_failed_if_the_guest_goes_on() {
     history.superblocks(false);
     history.honest_md = true;
     silent(&finish(&mut history));
+}
+
+/// Leg b is sent what nobody wrote, or what belongs elsewhere, and then it fails: that explains what it lacks, not what it was sent.
+#[test]
+fn a_leg_that_fails_was_sent_garbage_all_the_same() {
+    for how in ["garbage", "misplaced", "nothing"] {
+        println!("{how}");
+        let mut history = array(2, "6.1.192");
+        let (load, other) = (Load::new(1, 2, 640, 8), Load::new(2, 1, 1280, 8));
+        history.begin(&load);
+        history.write(0, 640, &load.contents());
+        match how {
+            "garbage" => {
+                history.write(1, 640, &[garbage(1); 8]);
+            }
+            "misplaced" => {
+                history.write(1, 640, &other.contents());
+            }
+            _ => {}
+        }
+        history.end(&load);
+        history.failed = Some(1);
+        history.superblocks(false);
+        let verdict = finish(&mut history);
+        if how == "nothing" {
+            silent(&verdict);
+        } else {
+            let told = |one: &Finding| one.check == Check::Stamp && one.legs == ["b"];
+            assert!(verdict.findings.iter().any(told), "{:#?}", verdict.findings);
+        }
+    }
 }
 
 /// Leg b fails a write, which is recorded as bad blocks, and later another one, which is acknowledged before it is on record: not K6.
