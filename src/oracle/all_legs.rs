@@ -1,9 +1,10 @@
 //! `all-legs`: a write seen on one active leg is seen on every active leg.
 //!
 //! Covers: data-area sectors written since the array had two active legs, with or without stamps, at points of rest (a quiet point that was reached, the
-//! orderly end with md clean). At the end mark of an unstamped write: legs that never got anything for a sector which another leg got.
+//! orderly end with md clean). At the end mark of an unstamped write: legs that never got anything for a sector which another leg got. At the end mark of a
+//! stamped one: legs that were never given it while another leg was, where an overlapping write makes their content right all the same.
 //!
-//! Does not cover: sectors whose stamps are known (`stamp` says more), legs that answered with an error (14), discards (`discard-all`), writes of the
+//! Does not cover: else sectors whose stamps are known (`stamp` says more), legs that answered with an error (14), discards (`discard-all`), writes of the
 //! guest's programs to a leg itself (17: forbidden in a test), a sector rewritten so often that its history is gone.
 
 use crate::block::Sector;

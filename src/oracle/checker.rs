@@ -61,6 +61,8 @@ pub struct Checker {
     pub(super) unanswered: BTreeSet<LegId>,
     /// The newest begin of a write of the workload that a leg was sent.
     pub(super) begun: BTreeMap<LegId, EventNo>,
+    /// Since when a leg is active in an array.
+    pub(super) active_since: BTreeMap<(ArrayKey, LegId), EventNo>,
     /// When each array's superblocks were written.
     pub(super) rounds: BTreeMap<ArrayKey, Rounds>,
     pub(super) wanted: Vec<Wanted>,
@@ -119,6 +121,7 @@ impl Checker {
             quiet_at: EventNo(0),
             unanswered: BTreeSet::new(),
             begun: BTreeMap::new(),
+            active_since: BTreeMap::new(),
             rounds: BTreeMap::new(),
             wanted: Vec::new(),
             evidence: BTreeMap::new(),

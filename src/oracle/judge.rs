@@ -78,6 +78,7 @@ impl Checker {
         }
         let mut wrong: Vec<(Sector, Wrongness)> = Vec::new();
         let mut early: Vec<(Sector, Wrongness)> = Vec::new();
+        let mut passed: Vec<(Sector, Wrongness)> = Vec::new();
         let (mut judged, mut good) = (0, 0u64);
         for sector in record.array.sectors() {
             let ours = self
@@ -110,8 +111,12 @@ impl Checker {
             }
             if moment == Moment::Acknowledged && verdict == Judged::Good {
                 self.count(Check::AckAll, 1);
-                if ack_all::look(&self.world, record, member, sector) == Arrival::Pending {
-                    early.push((sector, Wrongness::Early));
+                match ack_all::look(&self.world, record, member, sector) {
+                    Arrival::Pending => early.push((sector, Wrongness::Early)),
+                    Arrival::Unseen if self.passed_by(record, array, member, sector) => {
+                        passed.push((sector, Wrongness::Absent));
+                    }
+                    Arrival::Unseen | Arrival::Failed | Arrival::Done => {}
                 }
             }
         }
@@ -126,7 +131,12 @@ impl Checker {
             }
         }
         self.name_misplaced(array, member, &mut wrong);
-        for (check, sectors) in [(Check::Stamp, wrong), (Check::AckAll, early)] {
+        let all = [
+            (Check::Stamp, wrong),
+            (Check::AckAll, early),
+            (Check::AllLegs, passed),
+        ];
+        for (check, sectors) in all {
             for (run, kind) in runs(&sectors) {
                 self.put_wrong(
                     no,
@@ -140,6 +150,25 @@ impl Checker {
                 );
             }
         }
+    }
+
+    /// Whether a leg, whose content is right by another write that overlaps this one, was never given this one, and another active leg was.
+    fn passed_by(&self, record: &Record, array: &Array, member: &Member, sector: Sector) -> bool {
+        let since = self.active_since.get(&(array.key, member.leg));
+        let Some(at) = leg_sector(member, sector) else {
+            return false;
+        };
+        // A leg that became active meanwhile may have its content by a copy.
+        record.intent.flags.immutable
+            && !array.declared
+            && since.is_some_and(|since| *since < record.begin)
+            && self.world.shadow(member.leg).remembers(at, record.begin)
+            && !self.world.is_bad(member.leg, at)
+            && !self.failed_since(member, at, record.begin)
+            && array
+                .active()
+                .filter(|other| other.leg != member.leg)
+                .any(|other| ack_all::look(&self.world, record, other, sector) == Arrival::Done)
     }
 
     /// A leg that may lag: whether it does.

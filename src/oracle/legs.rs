@@ -523,7 +523,8 @@ impl Checker {
                 self.excuse(key, range, Excuse::LegFailed);
             }
         }
-        for (key, _) in now.iter().filter(|one| !before.contains(one)) {
+        for (key, leg) in now.iter().filter(|one| !before.contains(one)) {
+            self.active_since.insert((*key, *leg), self.last);
             if let Some(written) = self.written.get(key) {
                 self.touched.insert(*key, written.clone());
             }

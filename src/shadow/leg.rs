@@ -175,6 +175,12 @@ impl LegShadow {
                 .is_some_and(|version| version.origin != Origin::Initial)
     }
 
+    /// Whether all versions of a sector since an event are remembered.
+    pub fn remembers(&self, sector: Sector, since: EventNo) -> bool {
+        let oldest = self.versions(sector).last();
+        !self.forgotten(sector) || oldest.is_some_and(|oldest| oldest.no < since)
+    }
+
     /// The versions that an honest disk may return: the newest, and while that is not acknowledged the one before it, and so on.
     pub fn possible(&self, sector: Sector) -> impl Iterator<Item = Version> {
         let mut sure = false;

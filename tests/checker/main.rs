@@ -11,6 +11,7 @@ mod honest;
 mod known;
 mod midst;
 mod narrow;
+mod overlap;
 mod pages;
 mod planted;
 mod promises;
