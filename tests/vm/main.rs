@@ -12,6 +12,7 @@ mod harness;
 mod lost;
 mod matrix;
 mod planted;
+mod recorded;
 mod refused;
 mod saved;
 mod scenarios;
