@@ -166,11 +166,26 @@ impl History {
         history.started()
     }
 
+    /// Two legs of which `mdadm --create` has just made an array that is to be resynced, and md has begun.
+    pub fn created() -> History {
+        let mut history = History::bare(2);
+        history.push(What::Boot { boot: 1 });
+        history.create();
+        history.running = true;
+        history.superblocks(false);
+        history.agent()
+    }
+
     fn started(self) -> History {
         let mut history = self;
         history.running = true;
         history.push(What::Boot { boot: 1 });
         history.superblocks(true);
+        history.agent()
+    }
+
+    fn agent(self) -> History {
+        let mut history = self;
         history.mark(Mark::Hello(Hello {
             agent: "0".into(),
             release: "6.1".into(),

@@ -25,6 +25,17 @@ fn crashed(release: &str) -> (History, Block, Block) {
     (history, old, new)
 }
 
+/// An array that was just made, and is to be resynced.
+fn made() -> (History, Block, Block) {
+    let mut history = History::created();
+    let (old, new) = (garbage(1), garbage(2));
+    for content in [old, new] {
+        history.write(0, 1000, &[content]);
+        history.write(1, 1000, &[content]);
+    }
+    (history, old, new)
+}
+
 /// Resync is over; the guest is done.
 fn resynced(history: &mut History, new: Block) -> Verdict {
     history.copy(0, &[1], 1000, &[new]);
@@ -139,8 +150,8 @@ fn reads_may_flip_where_something_was_written_between_them() {
 
 #[test]
 fn a_write_where_a_resync_copies() {
-    for how in 0..4 {
-        let (mut history, _, new) = crashed("6.1.192");
+    for (how, first) in (0..4).flat_map(|how| [(how, false), (how, true)]) {
+        let (mut history, _, new) = if first { made() } else { crashed("6.1.192") };
         let gpa = 0x9000_0000;
         let load = Load::new(1, 2, if how == 3 { 640 } else { 1000 }, 1);
         history.begin(&load);
@@ -286,6 +297,37 @@ fn a_check_beside_other_work_says_nothing() {
         history.honest(&Load::new(4, 1, 3000, 8));
     });
     assert!(verdict.findings.is_empty(), "{:#?}", verdict.findings);
+}
+
+#[test]
+fn legs_that_the_first_resync_leaves_different() {
+    for skipped in [true, false] {
+        let (mut history, _, new) = made();
+        // Resync reads what leg a has, and leg b is sent something else.
+        history.copy(0, &[1], 1000, &[if skipped { garbage(3) } else { new }]);
+        let verdict = finish(&mut history);
+        if skipped {
+            let finding = only(&verdict, Check::ResyncEq, Wrongness::Absent, &["a"]);
+            assert_eq!(finding.confidence, Confidence::Proven);
+        } else {
+            kept(&verdict, Check::ResyncEq);
+        }
+    }
+}
+
+#[test]
+fn reads_that_flip_before_the_first_resync() {
+    for flips in [true, false] {
+        let (mut history, old, new) = made();
+        history.returned(0, 1000, &[new]);
+        history.returned(1, 1000, &[if flips { old } else { new }]);
+        let verdict = resynced(&mut history, new);
+        if flips {
+            only(&verdict, Check::ReadSticky, Wrongness::Read, &["b"]);
+        } else {
+            kept(&verdict, Check::ReadSticky);
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::class::Class;
 use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status};
 use crate::event::{Arrived, Digests, EventNo};
-use crate::md::superblock;
+use crate::md::superblock::{self, Superblock};
 use crate::md::{Array, IN_SYNC, Member};
 use crate::oracle::checker::Checker;
 use crate::oracle::world::array_range;
@@ -507,6 +507,22 @@ impl Checker {
         self.superblock_completed(no, us, id.leg, range);
     }
 
+    /// The kernel writes a superblock where `before` was: if it is the boot's first one of its array, and a program had left that array to be resynced (`mdadm
+    /// --create` without `--assume-clean`), a resync is due.
+    fn created(&mut self, leg: LegId, before: Option<&Superblock>) {
+        if before.is_none_or(|before| before.resync_offset == IN_SYNC) {
+            return;
+        }
+        let Some((array, member)) = self.promised(leg) else {
+            return;
+        };
+        let fresh = |member: &Member| self.promises.leg(member.leg).kernel <= self.guest.boot_began;
+        if member.active && array.active().count() >= 2 && array.members.iter().all(fresh) {
+            let key = array.key;
+            self.promises.resync_due.insert(key);
+        }
+    }
+
     fn superblock_completed(&mut self, no: EventNo, us: u64, leg: LegId, range: SectorRange) {
         let wire = &mut self.promises.legs[leg.index()];
         let before = wire.superblock.clone();
@@ -538,6 +554,8 @@ impl Checker {
             Some(old) if !first && new.events == old => wire.step,
             _ => 1,
         };
+        self.created(leg, before.as_ref());
+        let wire = &mut self.promises.legs[leg.index()];
         wire.kernel = no;
         wire.read_since = false;
         self.sb_peer(no, leg);

@@ -73,7 +73,7 @@ pub(crate) struct Promises {
     ever: BTreeMap<ArrayKey, RangeSet>,
     /// Array sectors written while md had it on record that a leg is away.
     degraded: BTreeMap<ArrayKey, RangeSet>,
-    /// Arrays that the boot before left dirty.
+    /// Arrays that the boot before left dirty, or that a program made to be resynced.
     resync_due: BTreeSet<ArrayKey>,
     pub(crate) cut_short: cut_short::CutShort,
     /// Array sectors that caches lost at the cut before this boot.

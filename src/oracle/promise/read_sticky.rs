@@ -1,6 +1,6 @@
 //! `read-sticky`: before a resync has passed, the guest is not shown two contents of one sector.
 //!
-//! Covers: in a boot that found the array dirty, until it is clean: READs of one array sector, with nothing written to it between them, return one content; and
+//! Covers: in a boot that found or made the array dirty, until it is clean: READs of one array sector, with nothing written to it between them, return one content; and
 //! resync does not put another content on the leg that was read (reads come from the leg that resync copies from: `raid1.c:read_balance`,
 //! `raid1_sync_request`). Sectors that were written in this run.
 //!

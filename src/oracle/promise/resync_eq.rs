@@ -1,9 +1,9 @@
-//! `resync-eq`: legs that differed after a cut agree when md says that the resync is over.
+//! `resync-eq`: legs that differed after a cut, or as the array was made, agree when md says that the resync is over.
 //!
-//! Covers: after a boot that left the array dirty: when all active legs have completed a superblock that is fully clean in a later boot, they are equal
-//! wherever the array was written in this run (`md.c:md_do_sync`, `raid1.c:raid1_sync_request`); writes that a leg had not stored at the cut are
-//! `cut_short`'s. On the way, when a superblock has a checkpoint: what differs below it is not copied by resync afterwards (the checkpoint would be early; a
-//! write whose other half the guest holds back comes from other pages).
+//! Covers: after a boot that left the array dirty, or a program that made it to be resynced (`mdadm --create` without `--assume-clean`): when all active legs
+//! have completed a superblock that is fully clean in that boot, they are equal wherever the array was written in this run (`md.c:md_do_sync`,
+//! `raid1.c:raid1_sync_request`); writes that a leg had not stored at the cut are `cut_short`'s. On the way, when a superblock has a checkpoint: what differs
+//! below it is not copied by resync afterwards (the checkpoint would be early; a write whose other half the guest holds back comes from other pages).
 //!
 //! Does not cover: a checkpoint that a program set, what a numbered excuse explains, sectors never written in this run. `stamp` says the same of stamped
 //! sectors at the next point of rest.
@@ -40,7 +40,7 @@ impl Checker {
                 touched.remove(*run);
             }
         }
-        let note = "the boot before left the array dirty; now md calls it clean";
+        let note = "a resync was due, as the array was made or left dirty; now md calls it clean";
         self.break_where(no, Check::ResyncEq, &array, found, note);
         self.cut_short_eq(no, &array);
     }

@@ -94,6 +94,19 @@ impl History {
         ctime: u8,
         recovered: Option<u64>,
     ) {
+        let block = self.superblock_block(leg, clean, roles, ctime, recovered);
+        self.last.insert(leg, block);
+        self.metadata(leg, 8, &[block]);
+    }
+
+    fn superblock_block(
+        &self,
+        leg: u8,
+        clean: bool,
+        roles: &[u16],
+        ctime: u8,
+        recovered: Option<u64>,
+    ) -> Block {
         let mut raw = vec![0u8; 4096];
         let mut put = |at: usize, bytes: &[u8]| raw[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &0xa92b_4efcu32.to_le_bytes());
@@ -135,9 +148,17 @@ impl History {
         let sum = checksum_1(&raw, max);
         raw[216..220].copy_from_slice(&sum.to_le_bytes());
         // The kernel writes as much as the role table needs.
-        let block: Block = raw[..SECTOR_BYTES].try_into().unwrap();
-        self.last.insert(leg, block);
-        self.metadata(leg, 8, &[block]);
+        raw[..SECTOR_BYTES].try_into().unwrap()
+    }
+
+    /// `mdadm --create` has made an array of the legs, which is to be resynced; it writes more than the kernel does.
+    pub(super) fn create(&mut self) {
+        for leg in 0..self.legs() {
+            let roles: Vec<u16> = (0..self.legs()).map(u16::from).collect();
+            let mut whole = [[0; SECTOR_BYTES]; 8];
+            whole[0] = self.superblock_block(leg, false, &roles, 0, None);
+            self.metadata(leg, 8, &whole);
+        }
     }
 
     pub fn last_superblock(&self, leg: u8) -> &Block {
