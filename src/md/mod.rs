@@ -341,7 +341,9 @@ impl Model {
                     slot,
                     data: superblock.data(),
                     write_mostly: superblock.write_mostly,
+                    // A spare that gets a slot has it in its own superblock when md has begun to recover it, and not before.
                     active: slot.is_some()
+                        && superblock.role_of(superblock.dev_number) < 0xff00
                         && superblock.recovery_offset.is_none()
                         && !leg.faulty
                         && superblock.events.saturating_add(behind) >= freshest.events,

@@ -98,6 +98,11 @@ impl Troubles {
         trouble.is_some_and(|trouble| trouble.unflushed > began)
     }
 
+    /// The first error of a leg of which md has not yet made up its mind.
+    pub(super) fn pending(&self, leg: LegId) -> Option<EventNo> {
+        self.legs.get(&leg)?.pending
+    }
+
     /// The guest has ended: what it was never told it does not act on.
     pub(super) fn guest_ended(&mut self) {
         for trouble in self.legs.values_mut() {

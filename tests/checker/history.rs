@@ -176,6 +176,13 @@ impl History {
         history.agent()
     }
 
+    /// Two legs with an array in sync, and a spare.
+    pub fn with_spare() -> History {
+        let mut history = History::bare(3);
+        history.roles.insert(2, 0xffff);
+        history.started()
+    }
+
     fn started(self) -> History {
         let mut history = self;
         history.running = true;

@@ -1,7 +1,7 @@
 //! What md promises on the wire: each promise broken once, which its check and no other says; and the legal thing beside it, which none says.
 
 use crate::history::{Block, History, Load, data_offset, garbage};
-use crate::told::{self, finish, silent, triggered};
+use crate::told::{self, finish, kept, silent, triggered};
 use legwatch::block::{Operation, Status};
 use legwatch::event::Content;
 use legwatch::finding::{Check, Confidence, Finding, Wrongness};
@@ -549,5 +549,43 @@ fn a_check_that_is_demanded_and_was_never_triggered() {
             "{:?}",
             verdict.reasons
         );
+    }
+}
+
+#[test]
+fn a_durable_write_that_resync_copies_once_more_before_its_end() {
+    let mut history = History::new(2, None);
+    let mut load = Load::new(1, 1, 200, 8);
+    load.flags.dsync = true;
+    history.begin(&load);
+    for leg in 0..2 {
+        history.write(leg, 200, &load.contents());
+        history.flush(leg);
+    }
+    history.copy(0, &[1], 200, &load.contents());
+    history.end(&load);
+    kept(&finish(&mut history), Check::FuaTail);
+}
+
+#[test]
+fn a_cut_after_an_error_that_md_has_not_recorded() {
+    for failing in [true, false] {
+        let mut history = History::with_bitmap(2, None);
+        history.honest(&Load::new(1, 1, 0, 8));
+        history.superblocks(true);
+        if failing {
+            let page = history.arrive_at(1, Operation::Write, 17, 1);
+            history.fetch(page, &[garbage(9)]);
+            history.complete_with(page, Status::IoErr, Content::NotTaken);
+        }
+        history.honest_md = false;
+        stray(&mut history, &[0], 200, garbage(1));
+        history.cut();
+        let told = history
+            .verdict()
+            .findings
+            .iter()
+            .any(|finding| finding.check == Check::CrashCovered);
+        assert_eq!(told, !failing);
     }
 }

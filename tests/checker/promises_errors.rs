@@ -2,7 +2,7 @@
 //! none says.
 
 use crate::history::{History, Load, data_offset, garbage};
-use crate::told::{OK, array, degraded, finish, kept, only};
+use crate::told::{OK, array, degraded, finish, kept, only, silent};
 use legwatch::block::{Operation, Status};
 use legwatch::event::Content;
 use legwatch::finding::{Check, Confidence, Wrongness};
@@ -394,4 +394,29 @@ fn a_fault_that_was_injected_is_not_mds() {
         "{:#?}",
         verdict.findings
     );
+}
+
+#[test]
+fn what_could_not_be_read_is_written_anew_while_no_other_leg_is_there() {
+    // Leg b leaves before the write, or between it and the next rest.
+    for before in [true, false] {
+        let mut history = array(2, "6.1.192");
+        history.honest(&Load::new(1, 2, 640, 8));
+        let read = history.arrive(0, Operation::Read, 640, 8);
+        history.complete_with(read, Status::IoErr, Content::NotTaken);
+        history.returned(0, 640, &Load::new(1, 2, 640, 8).contents());
+        if before {
+            history.failed = Some(1);
+            history.superblocks(false);
+        }
+        let load = Load::new(1, 3, 640, 8);
+        history.begin(&load);
+        history.write(0, 640, &load.contents());
+        if !before {
+            history.failed = Some(1);
+            history.superblocks(false);
+        }
+        history.end(&load);
+        silent(&finish(&mut history));
+    }
 }

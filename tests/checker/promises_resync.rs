@@ -391,3 +391,95 @@ fn a_recovery_offset_before_the_copy() {
         }
     }
 }
+
+#[test]
+fn what_a_read_may_see_before_the_first_resync() {
+    for how in 0..4 {
+        let (mut history, old, new) = made();
+        history.honest(&Load::new(1, 1, 0, 8));
+        let zeros = [0; SECTOR_BYTES];
+        match how {
+            // What was shown is discarded.
+            0 => {
+                history.returned(0, 1000, &[new]);
+                for leg in 0..2 {
+                    history.discard(leg, 1000, 1);
+                }
+                history.returned(1, 1000, &[zeros]);
+            }
+            // The leg that showed it has left.
+            1 => {
+                history.returned(0, 1000, &[new]);
+                history.failed = Some(0);
+                history.superblocks(false);
+                history.returned(1, 1000, &[old]);
+            }
+            // The leg that showed it can no longer be read there.
+            2 => {
+                history.returned(0, 1000, &[new]);
+                let read = history.arrive(0, Operation::Read, 1000, 1);
+                history.complete_with(read, Status::IoErr, Content::NotTaken);
+                history.returned(1, 1000, &[old]);
+            }
+            // A write overtakes the READ.
+            _ => {
+                let read = history.arrive(0, Operation::Read, 1000, 1);
+                for leg in 0..2 {
+                    history.write(leg, 1000, &[garbage(3)]);
+                }
+                let digests = std::iter::once(crc32fast::hash(&new)).collect();
+                history.complete_with(read, Status::Ok, Content::Returned(digests));
+                history.returned(1, 1000, &[garbage(3)]);
+            }
+        }
+        kept(&finish(&mut history), Check::ReadSticky);
+    }
+}
+
+#[test]
+fn a_spare_is_not_active_before_its_own_superblock_says_so() {
+    let mut history = History::with_spare();
+    let loads = [Load::new(1, 1, 0, 64), Load::new(1, 2, 640, 8)];
+    history.begin(&loads[0]);
+    for leg in 0..2 {
+        history.write(leg, 0, &loads[0].contents());
+    }
+    history.end(&loads[0]);
+    history.crash(2);
+    // Leg b stays away; what was dirty is clean as no other leg is there.
+    history.failed = Some(1);
+    history.superblocks(false);
+    history.begin(&loads[1]);
+    history.write(0, 640, &loads[1].contents());
+    history.end(&loads[1]);
+    history.superblocks(true);
+    // The spare gets a slot; the superblock that says so reaches leg a first.
+    history.roles.insert(2, 2);
+    history.recovering = Some(2);
+    history.superblocks(true);
+    for load in &loads {
+        history.copy(0, &[2], load.sector, &load.contents());
+    }
+    history.recovering = None;
+    history.superblocks(true);
+    kept(&finish(&mut history), Check::RecEq);
+}
+
+#[test]
+fn a_write_mostly_leg_that_took_overlapping_writes_in_another_order() {
+    let mut history = History::with_bitmap(2, Some(1));
+    let loads = [Load::new(1, 1, 640, 8), Load::new(2, 1, 640, 8)];
+    for load in &loads {
+        history.begin(load);
+    }
+    for (leg, order) in [(0, [0, 1]), (1, [1, 0])] {
+        for load in order {
+            history.write(leg, 640, &loads[load].contents());
+        }
+    }
+    for load in &loads {
+        history.end(load);
+    }
+    history.returned(1, 640, &loads[0].contents());
+    kept(&finish(&mut history), Check::NoStaleRead);
+}

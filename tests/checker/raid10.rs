@@ -328,3 +328,17 @@ fn a_resync_that_reads_all_copies_to_compare_them_shows_the_guest_nothing() {
     assert!(verdict.findings.is_empty(), "{:#?}", verdict.findings);
     assert!(verdict.coverage.triggered["resync-eq"] > 0);
 }
+
+#[test]
+fn a_discard_goes_out_without_its_bits() {
+    let mut history = History::raid10(CHUNK);
+    honest(&mut history, &Load::new(1, 1, 0, 8));
+    history.honest_md = false;
+    for leg in 0..4 {
+        history.discard(leg, 2048, 256);
+    }
+    history.honest_md = true;
+    history.wait_us(3_000_000);
+    honest(&mut history, &Load::new(1, 2, 0, 8));
+    told::silent(&end_of(history));
+}

@@ -124,9 +124,8 @@ impl Checker {
 
     fn promise_read(&mut self, no: EventNo, arrived: &Arrived, range: SectorRange) {
         let id = arrived.request;
-        let wire = &mut self.promises.legs[id.leg.index()];
-        if wire.touches_superblock(range) {
-            wire.read_since = true;
+        if self.looks_at_superblock(id.leg, range) {
+            self.promises.legs[id.leg.index()].read_since = true;
         }
         let Some((array, member)) = self.promised(id.leg) else {
             return;
@@ -164,6 +163,7 @@ impl Checker {
         }
         if arrived.operation == Operation::Discard {
             self.discarded(&array, on_array);
+            self.read_discarded(array.key, on_array);
         }
         let from = self.read_from(arrived, &array, on_array);
         let class = self.class(arrived, &array, &member, range, on_array, from);
@@ -183,7 +183,10 @@ impl Checker {
         self.written_without(&array, on_array);
         self.fault_silent_trigger(&array);
         self.dirty_first(no, id, &array, &member, on_array, part);
-        self.bit_first(no, us, id, &array, on_array);
+        // raid10 hands a discard on without sending its bits (raid10.c:raid10_handle_discard).
+        if !(array.raid10 && arrived.operation == Operation::Discard) {
+            self.bit_first(no, us, id, &array, on_array);
+        }
     }
 
     /// The READ whose pages a write comes from: of which leg, and when it arrived.
@@ -354,7 +357,7 @@ impl Checker {
         }
         if honest {
             self.no_stale_read(no, id, open, digests);
-            self.read_early(no, id, range, digests);
+            self.read_early(no, id, open, digests);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::md::{Array, Member};
 use crate::oracle::checker::Checker;
 use crate::oracle::record::Record;
 use crate::oracle::world::{leg_range, leg_sector};
-use crate::shadow::State;
+use crate::shadow::{State, Version};
 
 impl Checker {
     pub(crate) fn fua_tail(
@@ -39,12 +39,16 @@ impl Checker {
             let Some(at) = leg_sector(member, sector) else {
                 continue;
             };
-            let brought = shadow.versions(at).find(|version| {
+            // Resync may have copied it there once more since.
+            let mut brought = shadow.versions(at).filter(|version| {
                 version.digest == record.digest(sector) && version.no > record.begin
             });
-            if let Some(version) = brought
-                && version.state == State::Acknowledged
-                && version.ended >= durable
+            let not_flushed = |version: &Version| {
+                version.state == State::Acknowledged && version.ended >= durable
+            };
+            if let Some(version) = brought.next()
+                && not_flushed(&version)
+                && brought.all(|version| not_flushed(&version))
             {
                 late = late.or(Some(version.ended));
             }

@@ -60,14 +60,19 @@ impl Checker {
         }
     }
 
+    /// Whether a request for this may be somebody's who looks for the leg's superblock. Where another version would have its superblock this one may have data.
+    pub(super) fn looks_at_superblock(&self, leg: LegId, range: SectorRange) -> bool {
+        let data = self.world.md.of(leg).map(|(_, member)| member.data);
+        let wire = self.promises.leg(leg);
+        wire.touches_superblock(range)
+            && (data.is_none_or(|data| !data.covers(range))
+                || wire.superblock_place().intersection(range).is_some())
+    }
+
     /// Somebody reads or writes a range of a leg outside its data area.
     pub(super) fn stir_gone(&mut self, leg: LegId, range: SectorRange) {
-        // Where another version would have its superblock this one may have data.
-        let data = self.world.md.of(leg).map(|(_, member)| member.data);
+        let looked = self.looks_at_superblock(leg, range);
         let wire = &mut self.promises.legs[leg.index()];
-        let looked = wire.touches_superblock(range)
-            && (data.is_none_or(|data| !data.covers(range))
-                || wire.superblock_place().intersection(range).is_some());
         if wire.gone.since.is_some() && looked {
             wire.gone.since = None;
             wire.gone.stirred = true;

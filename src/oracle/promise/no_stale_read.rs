@@ -12,6 +12,8 @@ use crate::event::{Digests, EventNo};
 use crate::finding::{Check, Wrongness};
 use crate::md::{Array, Member};
 use crate::oracle::checker::Checker;
+use crate::oracle::clean_eq::{Compared, compare};
+use crate::oracle::excuse::Excuse;
 use crate::oracle::known::When;
 use crate::oracle::world::{leg_range, leg_sector};
 use crate::shadow::{Open, Origin, State};
@@ -112,6 +114,13 @@ impl Checker {
         }
         let own = leg_sector(member, sector).map(|at| self.world.shadow(member.leg).current(at));
         if own.is_some_and(|own| own.state == State::InFlight || own.no > arrived) {
+            return false;
+        }
+        // An active leg may hold something else, too.
+        if member.active
+            && let Compared::Excused(Excuse::Overlap | Excuse::BufferChanged) =
+                compare(&self.world, &self.book, array, sector, false)
+        {
             return false;
         }
         let mut others = array

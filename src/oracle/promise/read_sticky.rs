@@ -4,7 +4,7 @@
 //! resync does not put another content on the leg that was read (reads come from the leg that resync copies from: `raid1.c:read_balance`,
 //! `raid1_sync_request`). Sectors that were written in this run.
 //!
-//! Does not cover: what a fault made of an answer, programs that read the legs themselves: suspect; raid10, whose resync reads all copies to compare
+//! Does not cover: READs that a write overtakes, what a leg that has left or cannot be read there has shown, what a fault made of an answer, programs that read the legs themselves: suspect; raid10, whose resync reads all copies to compare
 //! them (`raid10.c:raid10_sync_request`). On 6.12 reads come from the first leg that is not faulty: K4.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,8 @@ use crate::finding::{Check, Wrongness};
 use crate::md::{Array, ArrayKey, Member};
 use crate::oracle::checker::Checker;
 use crate::oracle::known::When;
-use crate::oracle::world::{array_range, leg_range};
+use crate::oracle::world::{array_range, leg_range, leg_sector};
+use crate::shadow::Open;
 
 /// Sectors that are remembered.
 const READS_MAX: usize = 1 << 16;
@@ -38,12 +39,15 @@ impl Checker {
         &mut self,
         no: EventNo,
         id: RequestId,
-        range: SectorRange,
+        open: &Open,
         digests: &Digests,
     ) {
         if self.promises.resync_due.is_empty() {
             return;
         }
+        let Some(range) = open.ranges.first().copied() else {
+            return;
+        };
         let Some((array, member)) = self
             .promised(id.leg)
             .map(|(array, member)| (array.clone(), member.clone()))
@@ -62,10 +66,32 @@ impl Checker {
             if !written.is_some_and(|written| written.contains(sector)) {
                 continue;
             }
+            // What was written since the READ arrived it need not have seen.
+            if self.world.shadow(id.leg).current(at).no > open.arrived {
+                continue;
+            }
+            let shown = self
+                .promises
+                .early_reads
+                .by_sector
+                .get(&(array.key, sector));
+            let other = shown.map(|(leg, _)| *leg);
+            // A leg that has left, or cannot be read there, shows nothing any more.
+            let stays = other.is_some_and(|leg| {
+                array.member(leg).is_some_and(|member| {
+                    member.active
+                        && leg_sector(member, sector).is_some_and(|there| {
+                            !self.world.is_bad(leg, there)
+                                && !self.promises.leg(leg).read_errors.contains(there)
+                        })
+                })
+            });
             let reads = &mut self.promises.early_reads.by_sector;
             match reads.get(&(array.key, sector)) {
                 Some((leg, shown)) if *leg != id.leg && shown != digest => {
-                    flipped.push((sector, *leg));
+                    if stays {
+                        flipped.push((sector, *leg));
+                    }
                 }
                 Some(_) => {}
                 None if reads.len() < READS_MAX => {
@@ -83,6 +109,14 @@ impl Checker {
                 self.world.header.leg_name(before)
             );
             self.sticky_broken(no, &array, &member, run, note);
+        }
+    }
+
+    /// Array sectors are discarded.
+    pub(super) fn read_discarded(&mut self, key: ArrayKey, on_array: SectorRange) {
+        let reads = &mut self.promises.early_reads.by_sector;
+        if !reads.is_empty() {
+            reads.retain(|(of, sector), _| *of != key || !on_array.contains(*sector));
         }
     }
 

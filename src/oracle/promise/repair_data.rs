@@ -2,7 +2,7 @@
 //!
 //! Covers: WRITEs to sectors for which the leg returned an error to a READ: their content is what an active leg, perhaps the same one, holds there
 //! (`raid1.c:fix_read_error`, `fix_sync_read_error`, `process_checks`). A write of the array's own may come first, with new content: it goes to the other legs
-//! as well, so a difference is told at the next point of rest, if no other leg ever got the content.
+//! as well, so a difference is told at the next point of rest, if no other leg ever got the content, and one was there all the time to get it.
 //!
 //! Does not cover: sectors in flight or in doubt, contents that came from a fault's lie.
 
@@ -25,6 +25,8 @@ pub(super) struct Repair {
     sector: Sector,
     digest: u32,
     at: EventNo,
+    /// Another leg that was active then.
+    other: LegId,
 }
 
 impl Checker {
@@ -43,6 +45,11 @@ impl Checker {
         else {
             return;
         };
+        // With no other leg, new content goes nowhere else.
+        let Some(other) = array.active().find(|other| other.leg != id.leg) else {
+            return;
+        };
+        let other = other.leg;
         self.count(Check::RepairData, 1);
         for (at, digest) in range.sectors().zip(&digests) {
             let Some(sector) = at.0.checked_sub(member.data.start().0).map(Sector) else {
@@ -70,6 +77,7 @@ impl Checker {
                     sector,
                     digest: *digest,
                     at: no,
+                    other,
                 });
             }
         }
@@ -84,6 +92,7 @@ impl Checker {
         self.promises.doubts.repairs = others;
         let mut found = Vec::new();
         for repair in mine {
+            let stayed = array.member(repair.other).is_some_and(|other| other.active);
             let elsewhere = array
                 .members
                 .iter()
@@ -97,7 +106,7 @@ impl Checker {
                                 .any(|version| version.digest == Some(repair.digest))
                     })
                 });
-            if !elsewhere {
+            if stayed && !elsewhere {
                 found.push((repair.sector, (repair.leg, repair.at)));
             }
         }
