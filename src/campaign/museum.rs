@@ -242,7 +242,7 @@ mod tests {
             options: Vec::new(),
         };
         assert!(is_museum(&plan));
-        let summary = Summary::new(plan, Vec::new(), |_| true);
+        let summary = Summary::new(plan, Vec::new(), None);
         let text = table(&summary);
         assert_eq!(text.lines().count(), 2 + bugs().len());
         assert!(

@@ -32,6 +32,13 @@ pub struct Row {
     pub tries: u32,
 }
 
+impl Row {
+    /// Whether it runs; else it only says why not.
+    pub fn runs(&self) -> bool {
+        self.skip.is_none() && self.unavailable.is_none()
+    }
+}
+
 /// A whole campaign. A partitioned one has the same plan on every machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -57,20 +64,26 @@ pub struct Cell {
 }
 
 impl Plan {
-    /// All runs, a seed of every row before the next seed: an early end has seen every row. Endless where the plan has no number of seeds.
+    /// All runs, a seed of every row before the next seed: an early end has seen every row. May be endless, see [`Plan::is_endless`].
     pub fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
-        let rounds = self.repeat.unwrap_or(u64::MAX);
-        (0..rounds).flat_map(move |round| {
+        let any = self.rows.iter().any(Row::runs);
+        let rounds =
+            (0..self.repeat.unwrap_or(u64::MAX)).take_while(move |round| any || *round == 0);
+        rounds.flat_map(move |round| {
             (0..self.rows.len()).filter_map(move |row| {
                 // What does not run need not be told for every seed.
-                let runs = round == 0
-                    || (self.rows[row].skip.is_none() && self.rows[row].unavailable.is_none());
+                let runs = round == 0 || self.rows[row].runs();
                 runs.then_some(Cell {
                     row,
                     seed: self.seed.wrapping_add(round),
                 })
             })
         })
+    }
+
+    /// Whether its runs have no end: no number of seeds, and a row that runs.
+    pub fn is_endless(&self) -> bool {
+        self.repeat.is_none() && self.rows.iter().any(Row::runs)
     }
 
     /// A run's name: the row's and the seed.
@@ -165,6 +178,20 @@ pub(crate) mod tests {
         plan.repeat = None;
         let far = plan.cells().nth(1_000_000).unwrap();
         assert!(far.seed > 300_000);
+    }
+
+    #[test]
+    fn runs_end_where_no_row_runs() {
+        for repeat in [Some(u64::MAX), None] {
+            let mut plan = plan(repeat);
+            assert_eq!(plan.is_endless(), repeat.is_none());
+            for row in &mut plan.rows {
+                row.skip = Some("not for it".into());
+            }
+            plan.rows[3].unavailable = Some("it can't be had".into());
+            assert_eq!(plan.cells().take(9).count(), 4);
+            assert!(!plan.is_endless());
+        }
     }
 
     #[test]

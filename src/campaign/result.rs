@@ -138,6 +138,13 @@ impl RunEnd {
 }
 
 impl RunResult {
+    /// The seed that the plan has for it; [`RunResult::seed`] may be that of a later try.
+    pub fn planned_seed(&self) -> u64 {
+        let seed = self.key.rsplit_once('@');
+        seed.and_then(|(_, seed)| seed.parse().ok())
+            .unwrap_or(self.seed)
+    }
+
     /// A run that was not made: its row says why.
     pub fn not_run(plan: &Plan, cell: Cell) -> RunResult {
         let row = &plan.rows[cell.row];

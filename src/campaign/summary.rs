@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::expectation::Expectation;
-use super::plan::{Cell, Plan, Row};
+use super::plan::{Cell, Partition, Plan, Row};
 use super::result::{RunEnd, RunResult, State};
 use crate::finding::Check;
 use crate::report::json::Report;
@@ -70,46 +70,40 @@ pub enum MergeError {
 }
 
 impl Summary {
-    /// Puts results in order and counts them; `mine`: which runs were to be made here.
-    pub fn new(plan: Plan, results: Vec<RunResult>, mine: impl Fn(&str) -> bool) -> Summary {
-        let mut by_key: BTreeMap<String, RunResult> = results
-            .into_iter()
-            .map(|result| (result.key.clone(), result))
+    /// Puts results in order and counts them; `part`: that of the runs that were to be made here, if not all were.
+    pub fn new(plan: Plan, results: Vec<RunResult>, part: Option<Partition>) -> Summary {
+        let rows: BTreeMap<&str, usize> = (0..)
+            .zip(&plan.rows)
+            .map(|(at, row)| (row.key.as_str(), at))
             .collect();
-        let mut results = Vec::new();
-        let mut missing = Vec::new();
+        let mut placed: BTreeMap<(usize, u64), RunResult> = BTreeMap::new();
+        // What no row has is kept, behind all others.
+        let mut astray = Vec::new();
+        for result in results {
+            match rows.get(result.row.as_str()) {
+                Some(row) => {
+                    placed.insert((*row, result.planned_seed()), result);
+                }
+                None => astray.push(result),
+            }
+        }
         let mut tally = Tally::default();
-        let mut cells: Vec<Cell> = match plan.repeat {
-            Some(_) => plan.cells().collect(),
-            // Endless: as far as there are results.
-            None => {
-                let mut left = by_key.len();
-                plan.cells()
-                    .take_while(|cell| {
-                        let go_on = left > 0;
-                        left -= usize::from(by_key.contains_key(&plan.key(*cell)));
-                        go_on
-                    })
-                    .filter(|cell| by_key.contains_key(&plan.key(*cell)))
-                    .collect()
+        let mut missing = Vec::new();
+        // A campaign without an end lacks nothing.
+        let bounded = !plan.is_endless();
+        let mine = |cell: &Cell| part.is_none_or(|part| part.has(&plan.key(*cell)));
+        for cell in plan.cells().take_while(|_| bounded).filter(mine) {
+            if placed.contains_key(&(cell.row, cell.seed)) {
+                continue;
             }
-        };
-        cells.sort_unstable();
-        for cell in cells {
-            let key = plan.key(cell);
-            match by_key.remove(&key) {
-                Some(result) => {
-                    tally.add(&result);
-                    results.push(result);
-                }
-                None if mine(&key) => {
-                    tally.missing += 1;
-                    if missing.len() < MISSING_MAX {
-                        missing.push(key);
-                    }
-                }
-                None => {}
+            tally.missing += 1;
+            if missing.len() < MISSING_MAX {
+                missing.push(plan.key(cell));
             }
+        }
+        let results: Vec<RunResult> = placed.into_values().chain(astray).collect();
+        for result in &results {
+            tally.add(result);
         }
         let exit_code = tally.exit_code();
         Summary {
@@ -155,7 +149,7 @@ impl Summary {
         };
         let mut result = RunResult::ended(&plan, cell, cell.seed, &end);
         result.folder = None;
-        Summary::new(plan, vec![result], |_| true)
+        Summary::new(plan, vec![result], None)
     }
 
     /// Parts of one campaign, each with the name of its folder, as the whole.
@@ -180,7 +174,7 @@ impl Summary {
                 results.push(result);
             }
         }
-        Ok(Summary::new(plan, results, |_| true))
+        Ok(Summary::new(plan, results, None))
     }
 
     /// The results of one row, by seed.
@@ -255,7 +249,6 @@ impl Tally {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::campaign::plan::Partition;
     use crate::campaign::plan::tests::plan;
 
     /// Every state there is, by the run's place.
@@ -289,7 +282,7 @@ pub(crate) mod tests {
                 let mine = all.iter().filter(|cell| filter(&plan.key(**cell)));
                 mine.map(|cell| result(&plan, *cell)).collect()
             };
-            let whole = Summary::new(plan.clone(), results(&|_| true), |_| true);
+            let whole = Summary::new(plan.clone(), results(&|_| true), None);
             assert_eq!(whole.results.len(), 20);
             let parts: Vec<_> = (1..=3)
                 .rev()
@@ -297,7 +290,7 @@ pub(crate) mod tests {
                     let part = Partition { k, n: 3 };
                     let mut mine = results(&|key| part.has(key));
                     mine.reverse();
-                    let alone = Summary::new(plan.clone(), mine.clone(), |key| part.has(key));
+                    let alone = Summary::new(plan.clone(), mine.clone(), Some(part));
                     assert_eq!(alone.tally.missing, 0);
                     (format!("part-{k}"), plan.clone(), mine)
                 })
@@ -323,6 +316,24 @@ pub(crate) mod tests {
         let different = Summary::merge(parts).unwrap_err().to_string();
         assert!(different.contains("a and b") && different.contains("different seeds"));
         assert_eq!(Summary::merge(vec![]), Err(MergeError::Nothing));
+    }
+
+    #[test]
+    fn a_result_without_a_place_is_kept() {
+        for repeat in [Some(1), None] {
+            let mut plan = plan(repeat);
+            plan.rows[1].unavailable = Some("it can't be had".into());
+            let beyond = result(&plan, Cell { row: 1, seed: 5 });
+            let astray = RunResult {
+                row: "no row".into(),
+                ..beyond.clone()
+            };
+            let results = vec![astray.clone(), beyond.clone()];
+            let summary = Summary::new(plan, results, None);
+            assert_eq!(summary.results, [beyond, astray]);
+            assert_eq!(summary.tally.broken, 2);
+            assert_eq!(summary.exit_code, 70);
+        }
     }
 
     #[test]

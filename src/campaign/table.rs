@@ -226,7 +226,7 @@ mod tests {
             .take(3)
             .map(|cell| result(&plan, cell))
             .collect();
-        let summary = Summary::new(plan, results, |_| true);
+        let summary = Summary::new(plan, results, None);
         let text = render(&summary);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "scenario  pinned:6.1    pinned:6.12");
@@ -250,7 +250,7 @@ mod tests {
     fn many_seeds_are_counted() {
         let plan = plan(Some(7));
         let results = plan.cells().map(|cell| result(&plan, cell)).collect();
-        let text = render(&Summary::new(plan, results, |_| true));
+        let text = render(&Summary::new(plan, results, None));
         assert!(text.lines().nth(1).unwrap().contains("✗ 1/7"), "{text}");
     }
 }

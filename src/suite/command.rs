@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::runner::{self, Options};
 use super::store::{self, Header, Store};
 use crate::cache::{Cache, Scratch};
-use crate::campaign::{Partition, Plan, RunResult, Summary, junit, ktap, museum, table};
+use crate::campaign::{Plan, RunResult, Summary, junit, ktap, museum, table};
 use crate::cli::{AccelArg, ListFormat, ReportFormat, TestArgs};
 use crate::failure::{self, EXIT_INTERRUPTED, Failure};
 use crate::qemu::Qemu;
@@ -123,7 +123,7 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         let key = plan.key(*cell);
         mine(&key) && !had.contains(&key)
     });
-    let all = plan.repeat.map(|_| {
+    let all = (!plan.is_endless()).then(|| {
         let left = plan.cells().filter(|cell| {
             let key = plan.key(*cell);
             mine(&key) && !had.contains(&key)
@@ -169,7 +169,7 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         .count();
     let mut results = done;
     results.extend(ended.results);
-    let summary = Summary::new(plan.clone(), results, mine);
+    let summary = Summary::new(plan.clone(), results, args.partition);
     store.reports(&summary).map_err(Failure::user)?;
     put(&rendered(&summary, args.format))?;
     eprintln!(
@@ -297,9 +297,7 @@ fn has_no_page(format: ReportFormat) -> Result<(), Failure> {
 pub fn recorded(folder: &Path, format: ReportFormat) -> Result<u8, Failure> {
     has_no_page(format)?;
     let (header, results) = store::read(folder).map_err(Failure::user)?;
-    let partition = header.partition;
-    let mine = |key: &str| partition.is_none_or(|part: Partition| part.has(key));
-    let summary = Summary::new(header.plan, results, mine);
+    let summary = Summary::new(header.plan, results, header.partition);
     put(&rendered(&summary, format))?;
     Ok(summary.exit_code)
 }

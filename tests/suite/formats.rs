@@ -58,7 +58,7 @@ fn summary() -> Summary {
             again: "legwatch run 'x y' --seed 7".into(),
         })
         .collect();
-    Summary::new(plan, results, |_| true)
+    Summary::new(plan, results, None)
 }
 
 /// Whether a program is there that was not made by us. With `LEGWATCH_FULL` it has to be.
