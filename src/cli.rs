@@ -143,7 +143,7 @@ pub struct TestArgs {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// So many seeds of every scenario on every kernel, counted up.
+    /// So many seeds of every scenario on every kernel, counted up; up to a million.
     #[arg(long, value_name = "N")]
     pub repeat: Option<u64>,
     /// Seeds counted up for so long (90s, 10m, 2h); ends at the first run that is not as expected.

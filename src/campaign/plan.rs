@@ -8,6 +8,8 @@ use super::expectation::Expectation;
 
 /// The version of the plan's form in `results.jsonl`.
 pub const VERSION: u32 = 1;
+/// Parts of a campaign; one of so many still comes to its next run in no time.
+const PARTS_MAX: u64 = 100_000;
 
 /// A scenario on a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,9 +119,9 @@ impl FromStr for Partition {
             .and_then(|rest| rest.split_once('/'))
             .and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
         match part {
-            Some((k, n)) if (1..=n).contains(&k) => Ok(Partition { k, n }),
+            Some((k, n)) if n <= PARTS_MAX && (1..=n).contains(&k) => Ok(Partition { k, n }),
             _ => Err(format!(
-                "`{text}` is no partition; write hash:K/N with K from 1 to N, such as hash:1/4"
+                "`{text}` is no partition; write hash:K/N with K from 1 to N and N up to {PARTS_MAX}, such as hash:1/4"
             )),
         }
     }
@@ -213,7 +215,15 @@ pub(crate) mod tests {
             }
             assert_eq!(taken, 400);
         }
-        for bad in ["", "1/2", "hash:0/2", "hash:3/2", "hash:1/0", "hash:a/b"] {
+        for bad in [
+            "",
+            "1/2",
+            "hash:0/2",
+            "hash:3/2",
+            "hash:1/0",
+            "hash:a/b",
+            "hash:1/100001",
+        ] {
             assert!(bad.parse::<Partition>().unwrap_err().contains("hash:K/N"));
         }
     }

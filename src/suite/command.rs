@@ -19,6 +19,8 @@ use crate::run::{self, out};
 
 /// Memory that a run takes besides its guest's, in KiB: the witness with its shadows, QEMU itself.
 const RUN_KIB: u64 = 768 << 10;
+/// Seeds a row; what was not run of so many can still be counted.
+const SEEDS_MAX: u64 = 1_000_000;
 
 /// Runs a campaign and prints its report.
 ///
@@ -46,6 +48,11 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         return Err(Failure::user(
             "--repeat 0 would run nothing; give at least 1",
         ));
+    }
+    if args.repeat.is_some_and(|repeat| repeat > SEEDS_MAX) {
+        return Err(Failure::user(format!(
+            "--repeat goes up to {SEEDS_MAX}; --for counts seeds up for as long as you say"
+        )));
     }
     let resumed = args
         .out

@@ -194,3 +194,19 @@ fn a_result_of_no_row_is_refused_and_one_beyond_the_seeds_is_counted() {
     assert!(line.contains("line 2 is no result"), "{line}");
     assert!(line.contains("no row two@debian:6.12"), "{line}");
 }
+
+#[test]
+fn numbers_that_would_never_end_are_refused() {
+    let bench = Bench::new();
+    for (arguments, words) in [
+        (["--repeat", "18446744073709551615"], "--for"),
+        (["--partition", "hash:1/18446744073709551615"], "hash:K/N"),
+    ] {
+        let mut all = vec!["test", "one.toml", "--kernel", "bzImage"];
+        all.extend(arguments);
+        let (code, output) = bench.run(&all);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains(words), "{text}");
+    }
+}
