@@ -1,4 +1,4 @@
-//! A campaign as JUnit XML: a suite a kernel, a case a run. What could not be told is an error, never a failure and never a success.
+//! A campaign as JUnit XML: a suite a kernel, a case a run, and one for a row's runs that were not made. What could not be told is an error, never a failure and never a success.
 
 use std::time::Duration;
 
@@ -26,20 +26,13 @@ pub fn render(summary: &Summary) -> String {
                 ms += result.ms;
                 suite.add_test_case(case(&row.scenario, kernel, result));
             }
-        }
-        let rows = || summary.plan.rows.iter().filter(|row| row.kernel == kernel);
-        let missing = summary.missing.iter().filter(|key| {
-            rows().any(|row| {
-                key.rsplit_once('@')
-                    .is_some_and(|(begin, _)| begin == row.key)
-            })
-        });
-        for key in missing {
-            let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-            status
-                .set_type("not-run")
-                .set_message("the campaign ended before it was run");
-            suite.add_test_case(TestCase::new(key.as_str(), status));
+            if let Some(words) = summary.missing_words(row) {
+                let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+                status.set_type("not-run").set_message(words);
+                let mut case = TestCase::new(&row.scenario, status);
+                case.set_classname(kernel);
+                suite.add_test_case(case);
+            }
         }
         suite.set_time(Duration::from_millis(ms));
         report.add_test_suite(suite);

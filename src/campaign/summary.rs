@@ -47,8 +47,10 @@ pub struct Summary {
     pub plan: Plan,
     /// A run each, in the plan's order.
     pub results: Vec<RunResult>,
-    /// Runs of the plan without a result, by name: it ended early, or parts are missing.
+    /// Runs of the plan without a result, by name: it ended early, or parts are missing. The first ones; the counts are whole.
     pub missing: Vec<String>,
+    /// How many each row has of them, by its key; rows that have none are left out.
+    pub missing_by_row: BTreeMap<String, u64>,
     /// Counts.
     pub tally: Tally,
     /// The exit code that goes with it (130, an interrupt, is the command's).
@@ -89,6 +91,7 @@ impl Summary {
         }
         let mut tally = Tally::default();
         let mut missing = Vec::new();
+        let mut missing_by_row = BTreeMap::new();
         // A campaign without an end lacks nothing.
         let bounded = !plan.is_endless();
         let mine = |cell: &Cell| part.is_none_or(|part| part.has(&plan.key(*cell)));
@@ -97,6 +100,9 @@ impl Summary {
                 continue;
             }
             tally.missing += 1;
+            *missing_by_row
+                .entry(plan.rows[cell.row].key.clone())
+                .or_default() += 1;
             if missing.len() < MISSING_MAX {
                 missing.push(plan.key(cell));
             }
@@ -111,9 +117,17 @@ impl Summary {
             plan,
             results,
             missing,
+            missing_by_row,
             tally,
             exit_code,
         }
+    }
+
+    /// How many runs of a row were not made, if there are such: `3 runs not run`.
+    pub fn missing_words(&self, row: &Row) -> Option<String> {
+        let missing = self.missing_by_row.get(&row.key)?;
+        let runs = if *missing == 1 { "run" } else { "runs" };
+        Some(format!("{missing} {runs} not run"))
     }
 
     /// One run that has ended in order, held to nothing but its own verdict.
@@ -333,6 +347,18 @@ pub(crate) mod tests {
             assert_eq!(summary.results, [beyond, astray]);
             assert_eq!(summary.tally.broken, 2);
             assert_eq!(summary.exit_code, 70);
+        }
+    }
+
+    #[test]
+    fn missing_runs_are_counted_by_row() {
+        let plan = plan(Some(900));
+        let results = (0..4).map(|row| result(&plan, Cell { row, seed: 3 }));
+        let summary = Summary::new(plan.clone(), results.collect(), None);
+        assert_eq!(summary.missing.len(), MISSING_MAX);
+        assert_eq!(summary.tally.missing, 4 * 899);
+        for row in &plan.rows {
+            assert_eq!(summary.missing_by_row[&row.key], 899);
         }
     }
 

@@ -121,22 +121,23 @@ fn matrix(summary: &Summary) -> String {
     ];
     for scenario in scenarios {
         let cells = kernels.iter().map(|kernel| {
-            let rows: Vec<&str> = summary
-                .plan
-                .rows
-                .iter()
-                .filter(|row| row.scenario == scenario && row.kernel == *kernel)
-                .map(|row| row.key.as_str())
-                .collect();
+            let mut rows: Vec<&str> = Vec::new();
+            let mut missing = 0;
+            for row in &summary.plan.rows {
+                if row.scenario == scenario && row.kernel == *kernel {
+                    rows.push(&row.key);
+                    missing += summary.missing_by_row.get(&row.key).unwrap_or(&0);
+                }
+            }
             let results: Vec<&RunResult> = summary
                 .results
                 .iter()
                 .filter(|result| rows.contains(&result.row.as_str()))
                 .collect();
-            if rows.is_empty() {
-                String::new()
-            } else {
-                cell(&results)
+            match (rows.is_empty(), results.is_empty(), missing) {
+                (true, ..) => String::new(),
+                (false, true, _) | (false, false, 0) => cell(&results),
+                (false, false, missing) => format!("{}, {missing} not run", cell(&results)),
             }
         });
         lines.push(std::iter::once(scenario.to_owned()).chain(cells).collect());

@@ -196,6 +196,36 @@ fn a_result_of_no_row_is_refused_and_one_beyond_the_seeds_is_counted() {
 }
 
 #[test]
+fn kernels_whose_runs_were_never_made_are_not_green() {
+    let bench = Bench::new();
+    let kernels = ["k1", "k2", "k3"];
+    let rows = kernels.map(|kernel| row("one", kernel)).to_vec();
+    let plan = plan(rows, Some(700));
+    let results: Vec<RunResult> = (0..3)
+        .map(|row| result(&plan, row, 1, State::Passed))
+        .collect();
+    bench.record("c", &plan, &results);
+    let (code, ktap) = bench.printed(&["report", "c", "--format", "ktap"]);
+    assert_eq!(code, 125);
+    for (number, kernel) in (1..).zip(kernels) {
+        let verdict = format!("\nnot ok {number} {kernel}\n");
+        assert!(ktap.contains(&verdict), "{ktap}");
+    }
+    let told = "    not ok 2 one # ERROR 699 runs not run\n";
+    assert_eq!(ktap.matches(told).count(), 3, "{ktap}");
+    let (_, xml) = bench.printed(&["report", "c", "--format", "junit"]);
+    let junit = junit_parser::from_reader(xml.as_bytes()).unwrap();
+    assert_eq!((junit.tests, junit.errors), (6, 3), "{xml}");
+    for suite in &junit.suites {
+        let error = suite.cases[1].status.error_as_ref();
+        assert_eq!(error.error_type, "not-run");
+        assert_eq!(error.message, "699 runs not run");
+    }
+    let (_, table) = bench.printed(&["report", "c"]);
+    assert!(table.contains("✓ passed, 699 not run"), "{table}");
+}
+
+#[test]
 fn numbers_that_would_never_end_are_refused() {
     let bench = Bench::new();
     for (arguments, words) in [

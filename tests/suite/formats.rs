@@ -136,6 +136,7 @@ fn junit_parser_reads_every_state() {
     // What was not run is told as well.
     let missing = all.suites[1].cases.last().unwrap();
     assert_eq!(missing.status.error_as_ref().error_type, "not-run");
+    assert_eq!(missing.status.error_as_ref().message, "1 run not run");
 }
 
 /// A Python that has a module; Debian's own knows Debian's packages, where the first one on the path is another.
