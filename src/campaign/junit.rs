@@ -6,6 +6,7 @@ use quick_junit::{
     FlakyOrRerun, NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestRerun, TestSuite,
 };
 
+use super::museum;
 use super::result::{RunResult, State};
 use super::summary::Summary;
 
@@ -22,14 +23,15 @@ pub fn render(summary: &Summary) -> String {
         let mut suite = TestSuite::new(kernel);
         let mut ms = 0;
         for row in summary.plan.rows.iter().filter(|row| row.kernel == kernel) {
+            let title = museum::title(row);
             for result in summary.of_row(&row.key) {
                 ms += result.ms;
-                suite.add_test_case(case(&row.scenario, kernel, result));
+                suite.add_test_case(case(&title, kernel, result));
             }
             if let Some(words) = summary.missing_words(row) {
                 let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
                 status.set_type("not-run").set_message(words);
-                let mut case = TestCase::new(&row.scenario, status);
+                let mut case = TestCase::new(title, status);
                 case.set_classname(kernel);
                 suite.add_test_case(case);
             }
@@ -43,7 +45,7 @@ pub fn render(summary: &Summary) -> String {
     report.to_string().expect("strings are written to a string")
 }
 
-fn case(scenario: &str, kernel: &str, result: &RunResult) -> TestCase {
+fn case(title: &str, kernel: &str, result: &RunResult) -> TestCase {
     let error = |kind: &str| {
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
         status.set_type(kind).set_message(result.detail.as_str());
@@ -79,9 +81,13 @@ fn case(scenario: &str, kernel: &str, result: &RunResult) -> TestCase {
             status.set_rerun_kind(FlakyOrRerun::Rerun);
         }
     }
-    let mut case = TestCase::new(format!("{scenario} seed {}", result.seed), status);
+    let seed = result.planned_seed();
+    let mut case = TestCase::new(format!("{title} seed {seed}"), status);
     case.set_classname(kernel)
         .set_time(Duration::from_millis(result.ms));
+    if result.seed != seed {
+        case.add_property(Property::new("seed", result.seed.to_string()));
+    }
     if let Some(folder) = &result.folder {
         case.add_property(Property::new("folder", folder));
     }

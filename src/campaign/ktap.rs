@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use super::museum;
 use super::result::State;
 use super::summary::Summary;
 
@@ -21,7 +22,7 @@ pub fn render(summary: &Summary) -> String {
         let mut worst = State::Passed;
         let mut any = false;
         for row in summary.plan.rows.iter().filter(|row| row.kernel == *kernel) {
-            let title = plain(&row.scenario);
+            let title = plain(&museum::title(row));
             for result in summary.of_row(&row.key) {
                 let (ok, directive) = match result.state {
                     State::Passed => (true, String::new()),
@@ -45,16 +46,20 @@ pub fn render(summary: &Summary) -> String {
                     writeln!(text, "    # {}", plain(&result.detail))
                         .expect("a string takes everything");
                 }
+                let seed = result.planned_seed();
+                if result.seed != seed {
+                    writeln!(text, "    # seed {}", result.seed)
+                        .expect("a string takes everything");
+                }
                 if let Some(why) = &result.lost_before {
                     writeln!(text, "    # lost once: {}", plain(why))
                         .expect("a string takes everything");
                 }
                 write!(
                     text,
-                    "    {} {} {title} seed {}{directive}",
+                    "    {} {} {title} seed {seed}{directive}",
                     if ok { "ok" } else { "not ok" },
                     lines.len() + 1,
-                    result.seed
                 )
                 .expect("a string takes everything");
                 lines.push(text);

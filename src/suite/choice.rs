@@ -161,21 +161,24 @@ pub fn bugs(names: &[PathBuf]) -> Result<Vec<Bug>, ChoiceError> {
     if names.is_empty() {
         return Ok(all);
     }
-    names
-        .iter()
-        .map(|name| {
-            let name = name.to_string_lossy();
-            let bug = all.iter().find(|bug| bug.id == name);
-            bug.cloned().ok_or_else(|| ChoiceError::NoBug {
-                name: name.into_owned(),
-                known: all
-                    .iter()
-                    .map(|bug| bug.id.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            })
-        })
-        .collect()
+    let mut chosen: Vec<Bug> = Vec::new();
+    for name in names {
+        let name = name.to_string_lossy();
+        let bug = all.iter().find(|bug| bug.id == name);
+        let bug = bug.ok_or_else(|| ChoiceError::NoBug {
+            name: name.into_owned(),
+            known: all
+                .iter()
+                .map(|bug| bug.id.as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
+        })?;
+        // The same one named twice is one.
+        if !chosen.contains(bug) {
+            chosen.push(bug.clone());
+        }
+    }
+    Ok(chosen)
 }
 
 /// Versions of kernels by their names, each fetched once; a kernel that can't be had now is kept with the reason.

@@ -226,6 +226,58 @@ fn kernels_whose_runs_were_never_made_are_not_green() {
 }
 
 #[test]
+fn the_museums_cases_are_named_by_bug_and_side() {
+    let bench = Bench::new();
+    let of = |id: &str, kernel: &str| Row {
+        key: format!("{id}@{kernel}"),
+        ..row("resync-stale-read", kernel)
+    };
+    // Two bugs of one scenario on one kernel, and a race that took three seeds.
+    let plan = plan(
+        vec![
+            of("K4:bad", "pinned:6.12"),
+            of("K5:bad", "pinned:6.12"),
+            of("K4:good", "pinned:6.1"),
+        ],
+        Some(3),
+    );
+    let results: Vec<RunResult> = plan
+        .cells()
+        .map(|cell| RunResult {
+            seed: 3,
+            ..result(&plan, cell.row, cell.seed, State::Passed)
+        })
+        .collect();
+    bench.record("c", &plan, &results);
+    let (code, xml) = bench.printed(&["report", "c", "--format", "junit"]);
+    assert_eq!(code, 0);
+    let junit = junit_parser::from_reader(xml.as_bytes()).unwrap();
+    let cases: Vec<&str> = junit
+        .suites
+        .iter()
+        .flat_map(|suite| &suite.cases)
+        .map(|case| case.original_name.as_str())
+        .collect();
+    let mut names = Vec::new();
+    for id in ["K4:bad", "K5:bad", "K4:good"] {
+        names.extend((1..=3).map(|seed| format!("{id} resync-stale-read seed {seed}")));
+    }
+    assert_eq!(cases, names);
+    let (_, ktap) = bench.printed(&["report", "c", "--format", "ktap"]);
+    for name in &names {
+        assert_eq!(ktap.matches(&format!(" {name}\n")).count(), 1, "{ktap}");
+    }
+    assert!(ktap.contains("    # seed 3\n    ok 1 K4:bad"), "{ktap}");
+}
+
+#[test]
+fn a_bug_that_is_named_twice_is_one() {
+    let bench = Bench::new();
+    let (code, text) = bench.printed(&["test", "--museum", "K4", "K1", "K4", "--list"]);
+    assert_eq!((code, text.lines().count()), (0, 2), "{text}");
+}
+
+#[test]
 fn numbers_that_would_never_end_are_refused() {
     let bench = Bench::new();
     for (arguments, words) in [
