@@ -93,6 +93,7 @@ impl Bug {
             path: self.scenario.clone(),
             kernel: kernel.to_owned(),
             version: String::new(),
+            text_crc32: None,
             expect,
             skip: None,
             unavailable: None,
@@ -250,6 +251,7 @@ mod tests {
         let rows: Vec<Row> = bugs().iter().flat_map(Bug::rows).collect();
         let plan = Plan {
             version: crate::campaign::plan::VERSION,
+            legwatch: None,
             rows,
             seed: 1,
             repeat: Some(1),

@@ -24,6 +24,8 @@ pub struct Row {
     pub kernel: String,
     /// Its version, as far as it is known: `6.1.192`.
     pub version: String,
+    /// CRC-32 of the scenario's text; `None`: an older legwatch did not tell.
+    pub text_crc32: Option<u32>,
     /// What a run has to show.
     pub expect: Expectation,
     /// Why the row does not run: the scenario is not for this kernel.
@@ -46,6 +48,8 @@ impl Row {
 pub struct Plan {
     /// [`VERSION`].
     pub version: u32,
+    /// The version of legwatch that made it; `None`: an older one.
+    pub legwatch: Option<String>,
     /// The rows, in the order of reports.
     pub rows: Vec<Row>,
     /// The first seed.
@@ -146,6 +150,7 @@ pub(crate) mod tests {
             path: scenario.into(),
             kernel: kernel.into(),
             version: kernel.rsplit(':').next().unwrap_or_default().into(),
+            text_crc32: Some(1),
             expect: Expectation::clean(),
             skip: None,
             unavailable: None,
@@ -156,6 +161,7 @@ pub(crate) mod tests {
     pub(crate) fn plan(repeat: Option<u64>) -> Plan {
         Plan {
             version: VERSION,
+            legwatch: Some("0.1.0".into()),
             rows: vec![
                 row("quick", "pinned:6.1"),
                 row("quick", "pinned:6.12"),

@@ -145,6 +145,11 @@ impl RunResult {
             .unwrap_or(self.seed)
     }
 
+    /// Whether it only says that its kernel could not be had.
+    pub fn is_unavailable(&self) -> bool {
+        self.state == State::Inconclusive && self.tries == 0
+    }
+
     /// A run that was not made: its row says why.
     pub fn not_run(plan: &Plan, cell: Cell) -> RunResult {
         let row = &plan.rows[cell.row];

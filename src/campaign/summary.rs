@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::expectation::Expectation;
 use super::plan::{Cell, Partition, Plan, Row};
 use super::result::{RunEnd, RunResult, State};
-use crate::finding::Check;
+use super::same;
 use crate::report::json::Report;
 
 /// The version of `report.json` of a campaign.
@@ -138,6 +138,7 @@ impl Summary {
             path: scenario.to_owned(),
             kernel: kernel.to_owned(),
             version: String::new(),
+            text_crc32: None,
             expect: Expectation::clean(),
             skip: None,
             unavailable: None,
@@ -145,6 +146,7 @@ impl Summary {
         };
         let plan = Plan {
             version: super::plan::VERSION,
+            legwatch: None,
             rows: vec![row],
             seed: report.seed,
             repeat: Some(1),
@@ -171,24 +173,28 @@ impl Summary {
     /// # Errors
     /// [`MergeError`].
     pub fn merge(parts: Vec<(String, Plan, Vec<RunResult>)>) -> Result<Summary, MergeError> {
-        let mut parts = parts.into_iter();
-        let (first, plan, mut results) = parts.next().ok_or(MergeError::Nothing)?;
-        let mut from: BTreeMap<String, String> = results
-            .iter()
-            .map(|result| (result.key.clone(), first.clone()))
-            .collect();
-        for (name, other, more) in parts {
-            if let Some(why) = differs(&plan, &other) {
-                return Err(MergeError::Different(first, name, why.to_owned()));
+        let (_, first, _) = parts.first().ok_or(MergeError::Nothing)?;
+        let mut whole = first.clone();
+        for (at, (name, plan, _)) in parts.iter().enumerate() {
+            // Each with each: what one could not have of a kernel, two others may have in two ways.
+            for (before, other, _) in &parts[..at] {
+                if let Some(why) = same::differs(other, plan) {
+                    return Err(MergeError::Different(before.clone(), name.clone(), why));
+                }
             }
-            for result in more {
+            same::join(&mut whole, plan);
+        }
+        let mut from: BTreeMap<String, String> = BTreeMap::new();
+        let mut all = Vec::new();
+        for (name, _, results) in parts {
+            for result in results {
                 if let Some(before) = from.insert(result.key.clone(), name.clone()) {
                     return Err(MergeError::Twice(result.key, before, name));
                 }
-                results.push(result);
+                all.push(result);
             }
         }
-        Ok(Summary::new(plan, results, None))
+        Ok(Summary::new(whole, all, None))
     }
 
     /// The results of one row, by seed.
@@ -201,31 +207,6 @@ impl Summary {
         let mut text = serde_json::to_string_pretty(self).expect("a summary is plain data");
         text.push('\n');
         text
-    }
-}
-
-/// In what two plans differ. What a part could not get of a kernel is no difference of the campaign.
-fn differs(one: &Plan, other: &Plan) -> Option<&'static str> {
-    let rows =
-        |plan: &Plan| -> Vec<String> { plan.rows.iter().map(|row| row.key.clone()).collect() };
-    let expect = |plan: &Plan| -> Vec<(Option<Check>, String)> {
-        plan.rows
-            .iter()
-            .map(|row| (row.expect.check, row.expect.words()))
-            .collect()
-    };
-    if one.version != other.version {
-        Some("they were made by different versions of legwatch")
-    } else if rows(one) != rows(other) {
-        Some("they have different scenarios or kernels")
-    } else if (one.seed, one.repeat) != (other.seed, other.repeat) {
-        Some("they have different seeds")
-    } else if one.options != other.options {
-        Some("their runs have different options")
-    } else if expect(one) != expect(other) {
-        Some("they expect different things")
-    } else {
-        None
     }
 }
 
@@ -328,7 +309,7 @@ pub(crate) mod tests {
             ("b".into(), other, vec![]),
         ];
         let different = Summary::merge(parts).unwrap_err().to_string();
-        assert!(different.contains("a and b") && different.contains("different seeds"));
+        assert!(different.contains("a and b") && different.contains("the seeds differ"));
         assert_eq!(Summary::merge(vec![]), Err(MergeError::Nothing));
     }
 

@@ -230,6 +230,7 @@ pub fn rows(chosen: &[Chosen], names: &[String], kernels: &Kernels) -> Vec<Row> 
                 path: one.path.to_string_lossy().into_owned(),
                 kernel: kernel.clone(),
                 version: String::new(),
+                text_crc32: Some(text_crc32(scenario)),
                 expect: crate::campaign::Expectation::clean(),
                 skip: None,
                 unavailable: None,
@@ -247,19 +248,28 @@ pub fn rows(chosen: &[Chosen], names: &[String], kernels: &Kernels) -> Vec<Row> 
     rows
 }
 
+fn text_crc32(scenario: &Scenario) -> u32 {
+    crc32fast::hash(scenario.text.as_bytes())
+}
+
 /// The rows of the museum's bugs.
-pub fn museum_rows(bugs: &[Bug], kernels: &Kernels) -> Vec<Row> {
+///
+/// # Errors
+/// A file in the current folder is named as a bug's scenario, and is none.
+pub fn museum_rows(bugs: &[Bug], kernels: &Kernels) -> Result<Vec<Row>, ScenarioError> {
     let mut rows: Vec<Row> = bugs.iter().flat_map(Bug::rows).collect();
     for row in &mut rows {
+        row.text_crc32 = Some(text_crc32(&Scenario::load(Path::new(&row.path))?));
         kernels.fill(row);
     }
-    rows
+    Ok(rows)
 }
 
 /// The plan of these rows.
 pub fn plan(rows: Vec<Row>, seed: u64, repeat: Option<u64>, options: Vec<String>) -> Plan {
     Plan {
         version: VERSION,
+        legwatch: Some(env!("CARGO_PKG_VERSION").to_owned()),
         rows,
         seed,
         repeat,

@@ -91,7 +91,7 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         }
     }
     let rows = if args.museum {
-        choice::museum_rows(&bugs, &kernels)
+        choice::museum_rows(&bugs, &kernels).map_err(Failure::user)?
     } else {
         choice::rows(&chosen, &names, &kernels)
     };
@@ -110,19 +110,21 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         .max()
         .unwrap_or(512);
     let jobs = args.jobs.unwrap_or_else(|| fit(memory));
-    let (folder, mut store, done) = match resumed {
+    let (folder, mut store, whole, done) = match resumed {
         Some(folder) => {
-            let (store, done) = Store::resume(folder, &header).map_err(Failure::user)?;
+            let (store, whole, done) = Store::resume(folder, &header).map_err(Failure::user)?;
             let folder = std::path::absolute(folder).map_err(Failure::user)?;
-            (folder, store, done)
+            (folder, store, whole, done)
         }
         None => {
             let mut folder = out::prepare(args.out.as_deref(), "suite").map_err(Failure::user)?;
             let store = Store::begin(folder.path(), &header).map_err(Failure::user)?;
             folder.keep();
-            (folder.path().to_owned(), store, Vec::new())
+            let whole = header.plan.clone();
+            (folder.path().to_owned(), store, whole, Vec::new())
         }
     };
+    // What can be run now; `whole` has kernels too that were there before and are not now.
     let plan = &header.plan;
     let mine = |key: &str| args.partition.is_none_or(|part| part.has(key));
     let had: BTreeSet<String> = done.iter().map(|result| result.key.clone()).collect();
@@ -176,7 +178,7 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         .count();
     let mut results = done;
     results.extend(ended.results);
-    let summary = Summary::new(plan.clone(), results, args.partition);
+    let summary = Summary::new(whole, results, args.partition);
     store.reports(&summary).map_err(Failure::user)?;
     put(&rendered(&summary, args.format))?;
     eprintln!(

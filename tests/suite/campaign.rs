@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use legwatch::campaign::plan::{Cell, VERSION};
 use legwatch::campaign::result::Found;
 use legwatch::campaign::{Expectation, Plan, Row, RunResult, State};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// A scenario that is for no 6.1 and expects findings on 6.2.
@@ -81,6 +82,11 @@ impl Bench {
         (code.unwrap(), text.lines().last().unwrap().to_owned())
     }
 
+    fn report(&self, out: &str) -> Value {
+        let path = self.dir.join(out).join("report.json");
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
     /// Writes the record of a campaign.
     fn record(&self, out: &str, plan: &Plan, results: &[RunResult]) {
         let header = serde_json::json!({ "plan": plan, "partition": null });
@@ -116,6 +122,7 @@ fn row(scenario: &str, kernel: &str) -> Row {
         path: scenario.into(),
         kernel: kernel.into(),
         version: "6.12.117".into(),
+        text_crc32: Some(1),
         expect: Expectation::clean(),
         skip: None,
         unavailable: None,
@@ -126,6 +133,7 @@ fn row(scenario: &str, kernel: &str) -> Row {
 fn plan(rows: Vec<Row>, repeat: Option<u64>) -> Plan {
     Plan {
         version: VERSION,
+        legwatch: Some(env!("CARGO_PKG_VERSION").into()),
         rows,
         seed: 1,
         repeat,
@@ -174,6 +182,82 @@ fn a_campaign_in_which_nothing_can_run_ends() {
 }
 
 #[test]
+fn parts_lose_no_result_to_one_that_lacked_the_kernel() {
+    let bench = Bench::new();
+    for repeat in [Some(3), None] {
+        let had = plan(vec![row("one", "debian:6.12")], repeat);
+        let mut lacked = had.clone();
+        lacked.rows[0].version = String::new();
+        lacked.rows[0].unavailable = Some("unreachable".into());
+        let first = RunResult {
+            tries: 0,
+            ..result(&lacked, 0, 1, State::Inconclusive)
+        };
+        bench.record("lacked", &lacked, &[first]);
+        let failed = result(&had, 0, 2, State::Failed);
+        bench.record("had", &had, &[failed, result(&had, 0, 3, State::Passed)]);
+        for order in [["lacked", "had"], ["had", "lacked"]] {
+            let mut arguments = vec!["report", "--format", "json", "--merge"];
+            arguments.extend(order);
+            let (code, text) = bench.printed(&arguments);
+            assert_eq!(code, 1, "{text}");
+            let report: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(report["results"].as_array().unwrap().len(), 3, "{text}");
+            assert_eq!(report["plan"]["rows"][0]["version"], "6.12.117");
+        }
+    }
+}
+
+#[test]
+fn parts_that_differ_are_refused_with_what_differs() {
+    let bench = Bench::new();
+    let one = plan(vec![row("one", "debian:6.12")], Some(2));
+    bench.record("a", &one, &[]);
+    let differs = |change: &dyn Fn(&mut Plan), words: &str| {
+        let mut other = one.clone();
+        change(&mut other);
+        bench.record("b", &other, &[]);
+        let (code, line) = bench.refusal(&["report", "--merge", "a", "b"]);
+        assert_eq!(code, 2, "{line}");
+        let whole = format!("a and b are of different campaigns: {words}; merge parts of one");
+        assert!(line.ends_with(&whole), "{line}");
+    };
+    differs(
+        &|plan| plan.rows[0].version = "6.12.118".into(),
+        "kernel debian:6.12 is 6.12.117 in the one and 6.12.118 in the other",
+    );
+    differs(
+        &|plan| plan.rows[0].text_crc32 = Some(2),
+        "the text of scenario one differs",
+    );
+    let ours = format!("the one is of legwatch {}", env!("CARGO_PKG_VERSION"));
+    differs(
+        &|plan| plan.legwatch = Some("0.0.9".into()),
+        &format!("{ours}, the other of legwatch 0.0.9"),
+    );
+    differs(
+        &|plan| plan.legwatch = None,
+        &format!("{ours}, the other of an older legwatch"),
+    );
+}
+
+#[test]
+fn a_record_of_an_older_legwatch_is_read() {
+    let bench = Bench::new();
+    let plan = plan(vec![row("one", "debian:6.12")], Some(1));
+    bench.record("old", &plan, &[result(&plan, 0, 1, State::Passed)]);
+    let text = std::fs::read_to_string(bench.results("old")).unwrap();
+    let version = format!("\"legwatch\":\"{}\",", env!("CARGO_PKG_VERSION"));
+    let older = text.replace(&version, "").replace("\"text_crc32\":1,", "");
+    assert_eq!(older.len() + version.len() + 15, text.len(), "{text}");
+    bench.put("old", &older);
+    let (code, text) = bench.printed(&["report", "old"]);
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = bench.printed(&["report", "--merge", "old"]);
+    assert_eq!(code, 0, "{text}");
+}
+
+#[test]
 fn a_result_of_no_row_is_refused_and_one_beyond_the_seeds_is_counted() {
     let bench = Bench::new();
     let plan = plan(vec![row("one", "debian:6.12")], Some(1));
@@ -193,6 +277,56 @@ fn a_result_of_no_row_is_refused_and_one_beyond_the_seeds_is_counted() {
     assert_eq!(code, 2, "{line}");
     assert!(line.contains("line 2 is no result"), "{line}");
     assert!(line.contains("no row two@debian:6.12"), "{line}");
+}
+
+#[test]
+fn a_campaign_goes_on_where_a_kernel_was_unavailable_and_only_with_what_it_was_begun_with() {
+    let bench = Bench::new();
+    let begun = ["test", "one.toml", "--kernel", "bzImage", "--out", "c"];
+    assert_eq!(bench.printed(&begun).0, 125);
+    let mut again = begun.to_vec();
+    again.push("--resume");
+
+    // As if the kernel had been unavailable.
+    let text = std::fs::read_to_string(bench.results("c")).unwrap();
+    let mut lines = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let (mut header, mut run) = (lines.next().unwrap(), lines.next().unwrap());
+    let row = &mut header["plan"]["rows"][0];
+    row["skip"] = Value::Null;
+    row["version"] = "".into();
+    row["unavailable"] = "unreachable".into();
+    run["state"] = "inconclusive".into();
+    run["detail"] = "unreachable".into();
+    bench.put("c", &format!("{header}\n{run}\n"));
+    let (code, output) = bench.run(&again);
+    assert_eq!(code, Some(125), "{output:?}");
+    let report = bench.report("c");
+    assert_eq!(report["results"].as_array().unwrap().len(), 1);
+    assert_eq!(report["results"][0]["state"], "skipped");
+    assert_eq!(report["plan"]["rows"][0]["version"], "6.1.0");
+    // The record is that of the report.
+    assert_eq!(std::fs::read_to_string(bench.results("c")).unwrap(), text);
+
+    let refused = |words: &str| {
+        let (code, line) = bench.refusal(&again);
+        assert_eq!(code, 2, "{line}");
+        assert!(
+            line.contains("c holds another campaign") && line.contains(words),
+            "{line}"
+        );
+    };
+    let file = bench.dir.join("one.toml");
+    std::fs::write(&file, SCENARIO.replace("\"x\"", "\"y\"")).unwrap();
+    refused("the text of scenario one differs");
+    std::fs::write(&file, SCENARIO).unwrap();
+    std::fs::write(bench.dir.join("bzImage"), bzimage("6.1.9")).unwrap();
+    refused("kernel bzImage is 6.1.0 in the one and 6.1.9 in the other");
+    std::fs::write(bench.dir.join("bzImage"), bzimage("6.1.0")).unwrap();
+    let version = format!("\"legwatch\":\"{}\"", env!("CARGO_PKG_VERSION"));
+    bench.put("c", &text.replace(&version, "\"legwatch\":\"0.0.9\""));
+    refused("the one is of legwatch 0.0.9, the other of legwatch ");
 }
 
 #[test]

@@ -18,6 +18,7 @@ fn summary() -> Summary {
                 path: "x".into(),
                 kernel: kernel.into(),
                 version: String::new(),
+                text_crc32: None,
                 expect: Expectation::clean(),
                 skip: None,
                 unavailable: None,
@@ -27,6 +28,7 @@ fn summary() -> Summary {
         .collect();
     let plan = Plan {
         version: legwatch::campaign::plan::VERSION,
+        legwatch: None,
         rows,
         seed: 7,
         repeat: Some(1),
