@@ -146,7 +146,7 @@ pub struct TestArgs {
     /// So many seeds of every scenario on every kernel, counted up; up to a million.
     #[arg(long, value_name = "N")]
     pub repeat: Option<u64>,
-    /// Seeds counted up for so long (90s, 10m, 2h); ends at the first run that is not as expected.
+    /// Seeds counted up for so long (90s, 10m, 2h); ends at the first run that fails, is refused or breaks.
     #[arg(long = "for", value_name = "TIME", conflicts_with = "repeat", value_parser = crate::suite::choice::duration)]
     pub limit: Option<std::time::Duration>,
     /// Guests at once; default: as cores and memory allow.

@@ -54,6 +54,14 @@ impl State {
         }
     }
 
+    /// Whether it ends a campaign that goes on for a time: it is not as expected, or more seeds would go the same way. What could not be told does not.
+    pub fn ends(self) -> bool {
+        match self {
+            State::Failed | State::Refused | State::Broken => true,
+            State::Passed | State::Inconclusive | State::Lost | State::Skipped => false,
+        }
+    }
+
     /// Its mark in tables.
     pub fn mark(self) -> &'static str {
         match self {

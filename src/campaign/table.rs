@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::result::{RunResult, State};
 use super::summary::Summary;
+use crate::oracle::Outcome;
 
 /// Runs that are told one by one; more are counted.
 const TOLD_MAX: usize = 100;
@@ -100,6 +101,26 @@ pub fn tally(summary: &Summary) -> String {
         counts.join(", "),
         seconds(time)
     )
+}
+
+/// How often runs found something: what one wants to know of a race.
+pub fn rate<'a>(results: impl Iterator<Item = &'a RunResult>, ms: u64) -> String {
+    let (mut runs, mut found) = (0_u64, 0_u64);
+    for result in results.filter(|result| result.tries > 0) {
+        runs += 1;
+        found += u64::from(result.outcome == Some(Outcome::Findings));
+    }
+    let word = if runs == 1 { "run" } else { "runs" };
+    let in_runs = format!("in {runs} {word}");
+    match found {
+        0 => format!("no finding {in_runs}"),
+        1 => format!("1 finding {in_runs}, one in {}", seconds(ms)),
+        many => format!(
+            "findings in {many} of {runs} runs, one in {} runs, one in {}",
+            runs / many,
+            seconds(ms / many)
+        ),
+    }
 }
 
 /// Scenarios down, kernels across.
@@ -245,6 +266,27 @@ mod tests {
             "{text}"
         );
         assert_eq!(seconds(243_900), "4 m 03 s");
+    }
+
+    #[test]
+    fn how_often_a_race_was_met_is_told() {
+        let plan = plan(Some(25));
+        let told = |found: usize| {
+            let mut results: Vec<RunResult> =
+                plan.cells().map(|cell| result(&plan, cell)).collect();
+            for result in &mut results[..found] {
+                result.outcome = Some(Outcome::Findings);
+            }
+            // Nothing was started for this one.
+            results[99].tries = 0;
+            rate(results.iter(), 600_000)
+        };
+        assert_eq!(told(0), "no finding in 99 runs");
+        assert_eq!(told(1), "1 finding in 99 runs, one in 10 m 00 s");
+        assert_eq!(
+            told(4),
+            "findings in 4 of 99 runs, one in 24 runs, one in 2 m 30 s"
+        );
     }
 
     #[test]

@@ -171,22 +171,13 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         &interrupts,
         &mut progress,
     )?;
-    let ran = ended
-        .results
-        .iter()
-        .filter(|result| result.tries > 0)
-        .count();
+    let pace = pace(&ended.results, ended.took);
     let mut results = done;
     results.extend(ended.results);
     let summary = Summary::new(whole, results, args.partition);
     store.reports(&summary).map_err(Failure::user)?;
     put(&rendered(&summary, args.format))?;
-    eprintln!(
-        "legwatch: {ran} runs in {}, {}; {}",
-        table::seconds(u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX)),
-        rate(ran, ended.took),
-        folder.display()
-    );
+    eprintln!("legwatch: {pace}; {}", folder.display());
     Ok(if ended.interrupted {
         EXIT_INTERRUPTED
     } else {
@@ -200,11 +191,17 @@ fn saved_boots(args: &TestArgs) -> Result<Option<Scratch>, Failure> {
     folder.transpose().map_err(Failure::user)
 }
 
-/// Runs a minute.
-fn rate(runs: usize, took: std::time::Duration) -> String {
+/// How many runs there were in this time, and how often they found something.
+fn pace(results: &[RunResult], took: std::time::Duration) -> String {
+    let runs = results.iter().filter(|result| result.tries > 0).count();
     let per_minute =
         f64::from(u32::try_from(runs).unwrap_or(u32::MAX)) * 60.0 / took.as_secs_f64().max(0.001);
-    format!("{per_minute:.1} a minute")
+    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    format!(
+        "{runs} runs in {}, {per_minute:.1} a minute; {}",
+        table::seconds(ms),
+        table::rate(results.iter(), ms)
+    )
 }
 
 /// What is added to every run's command line.

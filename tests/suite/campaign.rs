@@ -182,6 +182,20 @@ fn a_campaign_in_which_nothing_can_run_ends() {
 }
 
 #[test]
+fn a_timed_campaign_ends_at_a_run_that_is_refused() {
+    let bench = Bench::new();
+    let (code, output) = bench.run(&[
+        "test", "one.toml", "--kernel", "tree", "--for", "20s", "--jobs", "1", "--out", "c",
+    ]);
+    assert_eq!(code, Some(2), "{output:?}");
+    let report = bench.report("c");
+    assert_eq!(report["results"].as_array().unwrap().len(), 1);
+    assert_eq!(report["results"][0]["state"], "refused");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(" a minute; no finding in 1 run; "), "{said}");
+}
+
+#[test]
 fn parts_lose_no_result_to_one_that_lacked_the_kernel() {
     let bench = Bench::new();
     for repeat in [Some(3), None] {
