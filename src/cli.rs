@@ -164,8 +164,11 @@ pub struct TestArgs {
     /// Go on with the campaign in --out: runs that have a result are not made again.
     #[arg(long)]
     pub resume: bool,
-    /// Exit codes for `git bisect run`: 2, 70 and 130 become 255.
-    #[arg(long)]
+    /// Every scenario has to be clean, whatever its [suite] table expects of a kernel; what it skips is skipped all the same.
+    #[arg(long, conflicts_with = "museum")]
+    pub no_expect: bool,
+    /// Exit codes for `git bisect run`: 2, 70 and 130 become 255. With it goes --no-expect: findings are never as expected.
+    #[arg(long, conflicts_with = "museum")]
     pub bisect: bool,
     /// Only tell which scenarios (or bugs) there are, as text or as the table in the docs.
     #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text")]

@@ -93,7 +93,7 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
     let rows = if args.museum {
         choice::museum_rows(&bugs, &kernels).map_err(Failure::user)?
     } else {
-        choice::rows(&chosen, &names, &kernels)
+        choice::rows(&chosen, &names, &kernels, args.bisect || args.no_expect)
     };
     let repeat = match args.limit {
         Some(_) => None,

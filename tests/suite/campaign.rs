@@ -426,6 +426,28 @@ fn a_bug_that_is_named_twice_is_one() {
 }
 
 #[test]
+fn with_bisect_no_kernel_is_expected_to_be_bad() {
+    let bench = Bench::new();
+    let expects = |more: &[&str], code: i32| {
+        let mut arguments = vec!["test", "one.toml", "--kernel", "tree", "--out", "c"];
+        arguments.extend(more);
+        assert_eq!(bench.printed(&arguments).0, code);
+        let outcome = bench.report("c")["plan"]["rows"][0]["expect"]["outcome"].clone();
+        std::fs::remove_dir_all(bench.dir.join("c")).unwrap();
+        outcome
+    };
+    assert_eq!(expects(&[], 2), "findings");
+    assert_eq!(expects(&["--no-expect"], 2), "clean");
+    assert_eq!(expects(&["--bisect"], 255), "clean");
+    // A scenario that is not for the kernel is skipped all the same.
+    let skipped = [
+        "test", "one.toml", "--kernel", "bzImage", "--bisect", "--out", "s",
+    ];
+    assert_eq!(bench.printed(&skipped).0, 125);
+    assert_eq!(bench.report("s")["results"][0]["state"], "skipped");
+}
+
+#[test]
 fn numbers_that_would_never_end_are_refused() {
     let bench = Bench::new();
     for (arguments, words) in [
