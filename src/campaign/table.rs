@@ -12,6 +12,10 @@ const TOLD_MAX: usize = 100;
 /// The whole text.
 pub fn render(summary: &Summary) -> String {
     let mut out = String::new();
+    if summary.is_empty_part() {
+        put(&mut out, "✓ no run falls into this part");
+        return out;
+    }
     out.push_str(&matrix(summary));
     let told: Vec<&RunResult> = summary
         .results

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use legwatch::campaign::plan::{Cell, VERSION};
 use legwatch::campaign::result::Found;
-use legwatch::campaign::{Expectation, Plan, Row, RunResult, State};
+use legwatch::campaign::{Expectation, Partition, Plan, Row, RunResult, State};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -445,6 +445,32 @@ fn with_bisect_no_kernel_is_expected_to_be_bad() {
     ];
     assert_eq!(bench.printed(&skipped).0, 125);
     assert_eq!(bench.report("s")["results"][0]["state"], "skipped");
+}
+
+#[test]
+fn a_part_without_runs_says_so_and_has_done_what_it_was_given() {
+    let bench = Bench::new();
+    let part = |k: u64| format!("hash:{k}/3");
+    for k in 1..=3 {
+        let has = part(k).parse::<Partition>().unwrap().has("one@bzImage@1");
+        for length in [["--repeat", "2"], ["--for", "1h"]] {
+            let (part, out) = (part(k), format!("{k}{}", length[0]));
+            let mut arguments = vec!["test", "one.toml", "--kernel", "bzImage"];
+            arguments.extend(["--partition", &part, "--out", &out]);
+            arguments.extend(length);
+            let (code, text) = bench.printed(&arguments);
+            let again = bench.printed(&["report", &out]);
+            assert_eq!(again, (code, text.clone()));
+            if has {
+                assert_eq!(code, 125, "{text}");
+            } else {
+                assert_eq!(
+                    (code, text.as_str()),
+                    (0, "✓ no run falls into this part\n")
+                );
+            }
+        }
+    }
 }
 
 #[test]
