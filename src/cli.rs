@@ -143,10 +143,10 @@ pub struct TestArgs {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// So many seeds of every scenario on every kernel, counted up.
+    /// So many seeds of every scenario on every kernel, counted up; up to a million.
     #[arg(long, value_name = "N")]
     pub repeat: Option<u64>,
-    /// Seeds counted up for so long (90s, 10m, 2h); ends at the first run that is not as expected.
+    /// Seeds counted up for so long (90s, 10m, 2h); ends at the first run that fails, is refused or breaks.
     #[arg(long = "for", value_name = "TIME", conflicts_with = "repeat", value_parser = crate::suite::choice::duration)]
     pub limit: Option<std::time::Duration>,
     /// Guests at once; default: as cores and memory allow.
@@ -164,8 +164,11 @@ pub struct TestArgs {
     /// Go on with the campaign in --out: runs that have a result are not made again.
     #[arg(long)]
     pub resume: bool,
-    /// Exit codes for `git bisect run`: 2, 70 and 130 become 255.
-    #[arg(long)]
+    /// Every scenario has to be clean, whatever its [suite] table expects of a kernel; what it skips is skipped all the same.
+    #[arg(long, conflicts_with = "museum")]
+    pub no_expect: bool,
+    /// Exit codes for `git bisect run`: 2, 70 and 130 become 255. With it goes --no-expect: findings are never as expected.
+    #[arg(long, conflicts_with = "museum")]
     pub bisect: bool,
     /// Only tell which scenarios (or bugs) there are, as text or as the table in the docs.
     #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text")]

@@ -1,4 +1,4 @@
-//! A campaign as JUnit XML: a suite a kernel, a case a run. What could not be told is an error, never a failure and never a success.
+//! A campaign as JUnit XML: a suite a kernel, a case a run, and one for a row's runs that were not made. What could not be told is an error, never a failure and never a success.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use quick_junit::{
     FlakyOrRerun, NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestRerun, TestSuite,
 };
 
+use super::museum;
 use super::result::{RunResult, State};
 use super::summary::Summary;
 
@@ -22,24 +23,18 @@ pub fn render(summary: &Summary) -> String {
         let mut suite = TestSuite::new(kernel);
         let mut ms = 0;
         for row in summary.plan.rows.iter().filter(|row| row.kernel == kernel) {
+            let title = museum::title(row);
             for result in summary.of_row(&row.key) {
                 ms += result.ms;
-                suite.add_test_case(case(&row.scenario, kernel, result));
+                suite.add_test_case(case(&title, kernel, result));
             }
-        }
-        let rows = || summary.plan.rows.iter().filter(|row| row.kernel == kernel);
-        let missing = summary.missing.iter().filter(|key| {
-            rows().any(|row| {
-                key.rsplit_once('@')
-                    .is_some_and(|(begin, _)| begin == row.key)
-            })
-        });
-        for key in missing {
-            let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-            status
-                .set_type("not-run")
-                .set_message("the campaign ended before it was run");
-            suite.add_test_case(TestCase::new(key.as_str(), status));
+            if let Some(words) = summary.missing_words(row) {
+                let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+                status.set_type("not-run").set_message(words);
+                let mut case = TestCase::new(title, status);
+                case.set_classname(kernel);
+                suite.add_test_case(case);
+            }
         }
         suite.set_time(Duration::from_millis(ms));
         report.add_test_suite(suite);
@@ -50,7 +45,7 @@ pub fn render(summary: &Summary) -> String {
     report.to_string().expect("strings are written to a string")
 }
 
-fn case(scenario: &str, kernel: &str, result: &RunResult) -> TestCase {
+fn case(title: &str, kernel: &str, result: &RunResult) -> TestCase {
     let error = |kind: &str| {
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
         status.set_type(kind).set_message(result.detail.as_str());
@@ -86,9 +81,13 @@ fn case(scenario: &str, kernel: &str, result: &RunResult) -> TestCase {
             status.set_rerun_kind(FlakyOrRerun::Rerun);
         }
     }
-    let mut case = TestCase::new(format!("{scenario} seed {}", result.seed), status);
+    let seed = result.planned_seed();
+    let mut case = TestCase::new(format!("{title} seed {seed}"), status);
     case.set_classname(kernel)
         .set_time(Duration::from_millis(result.ms));
+    if result.seed != seed {
+        case.add_property(Property::new("seed", result.seed.to_string()));
+    }
     if let Some(folder) = &result.folder {
         case.add_property(Property::new("folder", folder));
     }

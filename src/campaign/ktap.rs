@@ -1,9 +1,10 @@
-//! A campaign as KTAP, version 1 (Documentation/dev-tools/ktap.rst of the kernel): a test a kernel, a subtest a run.
+//! A campaign as KTAP, version 1 (Documentation/dev-tools/ktap.rst of the kernel): a test a kernel, a subtest a run, and one for a row's runs that were not made.
 //!
 //! What could not be told has the directive ERROR, which KTAP has for a test that could not be executed.
 
 use std::fmt::Write as _;
 
+use super::museum;
 use super::result::State;
 use super::summary::Summary;
 
@@ -21,6 +22,7 @@ pub fn render(summary: &Summary) -> String {
         let mut worst = State::Passed;
         let mut any = false;
         for row in summary.plan.rows.iter().filter(|row| row.kernel == *kernel) {
+            let title = plain(&museum::title(row));
             for result in summary.of_row(&row.key) {
                 let (ok, directive) = match result.state {
                     State::Passed => (true, String::new()),
@@ -44,40 +46,33 @@ pub fn render(summary: &Summary) -> String {
                     writeln!(text, "    # {}", plain(&result.detail))
                         .expect("a string takes everything");
                 }
+                let seed = result.planned_seed();
+                if result.seed != seed {
+                    writeln!(text, "    # seed {}", result.seed)
+                        .expect("a string takes everything");
+                }
                 if let Some(why) = &result.lost_before {
                     writeln!(text, "    # lost once: {}", plain(why))
                         .expect("a string takes everything");
                 }
                 write!(
                     text,
-                    "    {} {} {}{directive}",
+                    "    {} {} {title} seed {seed}{directive}",
                     if ok { "ok" } else { "not ok" },
                     lines.len() + 1,
-                    name(&row.scenario, result.seed)
                 )
                 .expect("a string takes everything");
                 lines.push(text);
             }
-        }
-        // Announced and not told, a run would take the next kernel's line for its own in some parsers.
-        for key in &summary.missing {
-            let row = summary.plan.rows.iter().find(|row| {
-                let seed = key
-                    .strip_prefix(&row.key)
-                    .and_then(|rest| rest.strip_prefix('@'));
-                row.kernel == *kernel && seed.is_some_and(|seed| seed.parse::<u64>().is_ok())
-            });
-            let (Some(row), Some((_, seed))) = (row, key.rsplit_once('@')) else {
-                continue;
-            };
-            if worst != State::Failed {
-                worst = State::Inconclusive;
+            if let Some(words) = summary.missing_words(row) {
+                if worst != State::Failed {
+                    worst = State::Inconclusive;
+                }
+                lines.push(format!(
+                    "    not ok {} {title} # ERROR {words}",
+                    lines.len() + 1
+                ));
             }
-            lines.push(format!(
-                "    not ok {} {} seed {seed} # ERROR not run",
-                lines.len() + 1,
-                plain(&row.scenario)
-            ));
         }
         writeln!(out, "    KTAP version 1\n    1..{}", lines.len())
             .expect("a string takes everything");
@@ -101,11 +96,6 @@ pub fn render(summary: &Summary) -> String {
         .expect("a string takes everything");
     }
     out
-}
-
-/// A test's name.
-fn name(scenario: &str, seed: u64) -> String {
-    format!("{} seed {seed}", plain(scenario))
 }
 
 /// A text that can't be taken for a directive, nor break the line.

@@ -10,6 +10,7 @@ pub mod ktap;
 pub mod museum;
 pub mod plan;
 pub mod result;
+pub mod same;
 pub mod summary;
 pub mod table;
 

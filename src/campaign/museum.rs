@@ -93,6 +93,7 @@ impl Bug {
             path: self.scenario.clone(),
             kernel: kernel.to_owned(),
             version: String::new(),
+            text_crc32: None,
             expect,
             skip: None,
             unavailable: None,
@@ -112,7 +113,15 @@ const GOOD: &str = "good";
 fn side(row: &Row) -> Option<(&str, &str)> {
     let (id, rest) = row.key.split_once(':')?;
     let side = rest.split('@').next()?;
-    [BAD, GOOD].contains(&side).then_some((id, side))
+    ([BAD, GOOD].contains(&side) && !id.contains('@')).then_some((id, side))
+}
+
+/// What a row's tests are called beside others of its kernel: the scenario, and in the museum the bug and the side, which several may have in common.
+pub fn title(row: &Row) -> String {
+    match side(row) {
+        Some((id, side)) => format!("{id}:{side} {}", row.scenario),
+        None => row.scenario.clone(),
+    }
 }
 
 /// Whether a campaign is the museum's.
@@ -229,6 +238,12 @@ mod tests {
         let first = &bugs[0].rows();
         assert_eq!(side(&first[0]), Some((bugs[0].id.as_str(), "bad")));
         assert_eq!(side(&first[1]), Some((bugs[0].id.as_str(), "good")));
+        assert_eq!(
+            title(&first[1]),
+            format!("{}:good {}", bugs[0].id, bugs[0].scenario)
+        );
+        let other = crate::campaign::plan::tests::row("quick", "/linux:bad@home");
+        assert_eq!((side(&other), title(&other)), (None, "quick".into()));
     }
 
     #[test]
@@ -236,13 +251,14 @@ mod tests {
         let rows: Vec<Row> = bugs().iter().flat_map(Bug::rows).collect();
         let plan = Plan {
             version: crate::campaign::plan::VERSION,
+            legwatch: None,
             rows,
             seed: 1,
             repeat: Some(1),
             options: Vec::new(),
         };
         assert!(is_museum(&plan));
-        let summary = Summary::new(plan, Vec::new(), |_| true);
+        let summary = Summary::new(plan, Vec::new(), None);
         let text = table(&summary);
         assert_eq!(text.lines().count(), 2 + bugs().len());
         assert!(

@@ -8,6 +8,8 @@ use super::expectation::Expectation;
 
 /// The version of the plan's form in `results.jsonl`.
 pub const VERSION: u32 = 1;
+/// Parts of a campaign; one of so many still comes to its next run in no time.
+const PARTS_MAX: u64 = 100_000;
 
 /// A scenario on a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,8 @@ pub struct Row {
     pub kernel: String,
     /// Its version, as far as it is known: `6.1.192`.
     pub version: String,
+    /// CRC-32 of the scenario's text; `None`: an older legwatch did not tell.
+    pub text_crc32: Option<u32>,
     /// What a run has to show.
     pub expect: Expectation,
     /// Why the row does not run: the scenario is not for this kernel.
@@ -32,11 +36,20 @@ pub struct Row {
     pub tries: u32,
 }
 
+impl Row {
+    /// Whether it runs; else it only says why not.
+    pub fn runs(&self) -> bool {
+        self.skip.is_none() && self.unavailable.is_none()
+    }
+}
+
 /// A whole campaign. A partitioned one has the same plan on every machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// [`VERSION`].
     pub version: u32,
+    /// The version of legwatch that made it; `None`: an older one.
+    pub legwatch: Option<String>,
     /// The rows, in the order of reports.
     pub rows: Vec<Row>,
     /// The first seed.
@@ -57,20 +70,26 @@ pub struct Cell {
 }
 
 impl Plan {
-    /// All runs, a seed of every row before the next seed: an early end has seen every row. Endless where the plan has no number of seeds.
+    /// All runs, a seed of every row before the next seed: an early end has seen every row. May be endless, see [`Plan::is_endless`].
     pub fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
-        let rounds = self.repeat.unwrap_or(u64::MAX);
-        (0..rounds).flat_map(move |round| {
+        let any = self.rows.iter().any(Row::runs);
+        let rounds =
+            (0..self.repeat.unwrap_or(u64::MAX)).take_while(move |round| any || *round == 0);
+        rounds.flat_map(move |round| {
             (0..self.rows.len()).filter_map(move |row| {
                 // What does not run need not be told for every seed.
-                let runs = round == 0
-                    || (self.rows[row].skip.is_none() && self.rows[row].unavailable.is_none());
+                let runs = round == 0 || self.rows[row].runs();
                 runs.then_some(Cell {
                     row,
                     seed: self.seed.wrapping_add(round),
                 })
             })
         })
+    }
+
+    /// Whether its runs have no end: no number of seeds, and a row that runs.
+    pub fn is_endless(&self) -> bool {
+        self.repeat.is_none() && self.rows.iter().any(Row::runs)
     }
 
     /// A run's name: the row's and the seed.
@@ -104,9 +123,9 @@ impl FromStr for Partition {
             .and_then(|rest| rest.split_once('/'))
             .and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
         match part {
-            Some((k, n)) if (1..=n).contains(&k) => Ok(Partition { k, n }),
+            Some((k, n)) if n <= PARTS_MAX && (1..=n).contains(&k) => Ok(Partition { k, n }),
             _ => Err(format!(
-                "`{text}` is no partition; write hash:K/N with K from 1 to N, such as hash:1/4"
+                "`{text}` is no partition; write hash:K/N with K from 1 to N and N up to {PARTS_MAX}, such as hash:1/4"
             )),
         }
     }
@@ -131,6 +150,7 @@ pub(crate) mod tests {
             path: scenario.into(),
             kernel: kernel.into(),
             version: kernel.rsplit(':').next().unwrap_or_default().into(),
+            text_crc32: Some(1),
             expect: Expectation::clean(),
             skip: None,
             unavailable: None,
@@ -141,6 +161,7 @@ pub(crate) mod tests {
     pub(crate) fn plan(repeat: Option<u64>) -> Plan {
         Plan {
             version: VERSION,
+            legwatch: Some("0.1.0".into()),
             rows: vec![
                 row("quick", "pinned:6.1"),
                 row("quick", "pinned:6.12"),
@@ -168,6 +189,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn runs_end_where_no_row_runs() {
+        for repeat in [Some(u64::MAX), None] {
+            let mut plan = plan(repeat);
+            assert_eq!(plan.is_endless(), repeat.is_none());
+            for row in &mut plan.rows {
+                row.skip = Some("not for it".into());
+            }
+            plan.rows[3].unavailable = Some("it can't be had".into());
+            assert_eq!(plan.cells().take(9).count(), 4);
+            assert!(!plan.is_endless());
+        }
+    }
+
+    #[test]
     fn partitions_take_every_run_once() {
         let plan = plan(Some(100));
         for n in [1, 2, 3, 7] {
@@ -186,7 +221,15 @@ pub(crate) mod tests {
             }
             assert_eq!(taken, 400);
         }
-        for bad in ["", "1/2", "hash:0/2", "hash:3/2", "hash:1/0", "hash:a/b"] {
+        for bad in [
+            "",
+            "1/2",
+            "hash:0/2",
+            "hash:3/2",
+            "hash:1/0",
+            "hash:a/b",
+            "hash:1/100001",
+        ] {
             assert!(bad.parse::<Partition>().unwrap_err().contains("hash:K/N"));
         }
     }

@@ -54,6 +54,14 @@ impl State {
         }
     }
 
+    /// Whether it ends a campaign that goes on for a time: it is not as expected, or more seeds would go the same way. What could not be told does not.
+    pub fn ends(self) -> bool {
+        match self {
+            State::Failed | State::Refused | State::Broken => true,
+            State::Passed | State::Inconclusive | State::Lost | State::Skipped => false,
+        }
+    }
+
     /// Its mark in tables.
     pub fn mark(self) -> &'static str {
         match self {
@@ -138,6 +146,18 @@ impl RunEnd {
 }
 
 impl RunResult {
+    /// The seed that the plan has for it; [`RunResult::seed`] may be that of a later try.
+    pub fn planned_seed(&self) -> u64 {
+        let seed = self.key.rsplit_once('@');
+        seed.and_then(|(_, seed)| seed.parse().ok())
+            .unwrap_or(self.seed)
+    }
+
+    /// Whether it only says that its kernel could not be had.
+    pub fn is_unavailable(&self) -> bool {
+        self.state == State::Inconclusive && self.tries == 0
+    }
+
     /// A run that was not made: its row says why.
     pub fn not_run(plan: &Plan, cell: Cell) -> RunResult {
         let row = &plan.rows[cell.row];

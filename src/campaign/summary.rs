@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::expectation::Expectation;
-use super::plan::{Cell, Plan, Row};
+use super::plan::{Cell, Partition, Plan, Row};
 use super::result::{RunEnd, RunResult, State};
-use crate::finding::Check;
+use super::same;
 use crate::report::json::Report;
 
 /// The version of `report.json` of a campaign.
@@ -47,8 +47,10 @@ pub struct Summary {
     pub plan: Plan,
     /// A run each, in the plan's order.
     pub results: Vec<RunResult>,
-    /// Runs of the plan without a result, by name: it ended early, or parts are missing.
+    /// Runs of the plan without a result, by name: it ended early, or parts are missing. The first ones; the counts are whole.
     pub missing: Vec<String>,
+    /// How many each row has of them, by its key; rows that have none are left out.
+    pub missing_by_row: BTreeMap<String, u64>,
     /// Counts.
     pub tally: Tally,
     /// The exit code that goes with it (130, an interrupt, is the command's).
@@ -70,56 +72,69 @@ pub enum MergeError {
 }
 
 impl Summary {
-    /// Puts results in order and counts them; `mine`: which runs were to be made here.
-    pub fn new(plan: Plan, results: Vec<RunResult>, mine: impl Fn(&str) -> bool) -> Summary {
-        let mut by_key: BTreeMap<String, RunResult> = results
-            .into_iter()
-            .map(|result| (result.key.clone(), result))
+    /// Puts results in order and counts them; `part`: that of the runs that were to be made here, if not all were.
+    pub fn new(plan: Plan, results: Vec<RunResult>, part: Option<Partition>) -> Summary {
+        let rows: BTreeMap<&str, usize> = (0..)
+            .zip(&plan.rows)
+            .map(|(at, row)| (row.key.as_str(), at))
             .collect();
-        let mut results = Vec::new();
-        let mut missing = Vec::new();
-        let mut tally = Tally::default();
-        let mut cells: Vec<Cell> = match plan.repeat {
-            Some(_) => plan.cells().collect(),
-            // Endless: as far as there are results.
-            None => {
-                let mut left = by_key.len();
-                plan.cells()
-                    .take_while(|cell| {
-                        let go_on = left > 0;
-                        left -= usize::from(by_key.contains_key(&plan.key(*cell)));
-                        go_on
-                    })
-                    .filter(|cell| by_key.contains_key(&plan.key(*cell)))
-                    .collect()
-            }
-        };
-        cells.sort_unstable();
-        for cell in cells {
-            let key = plan.key(cell);
-            match by_key.remove(&key) {
-                Some(result) => {
-                    tally.add(&result);
-                    results.push(result);
+        let mut placed: BTreeMap<(usize, u64), RunResult> = BTreeMap::new();
+        // What no row has is kept, behind all others.
+        let mut astray = Vec::new();
+        for result in results {
+            match rows.get(result.row.as_str()) {
+                Some(row) => {
+                    placed.insert((*row, result.planned_seed()), result);
                 }
-                None if mine(&key) => {
-                    tally.missing += 1;
-                    if missing.len() < MISSING_MAX {
-                        missing.push(key);
-                    }
-                }
-                None => {}
+                None => astray.push(result),
             }
         }
-        let exit_code = tally.exit_code();
+        let mut tally = Tally::default();
+        let mut missing = Vec::new();
+        let mut missing_by_row = BTreeMap::new();
+        // A campaign without an end lacks nothing.
+        let bounded = !plan.is_endless();
+        let mine = |cell: &Cell| part.is_none_or(|part| part.has(&plan.key(*cell)));
+        for cell in plan.cells().take_while(|_| bounded).filter(mine) {
+            if placed.contains_key(&(cell.row, cell.seed)) {
+                continue;
+            }
+            tally.missing += 1;
+            *missing_by_row
+                .entry(plan.rows[cell.row].key.clone())
+                .or_default() += 1;
+            if missing.len() < MISSING_MAX {
+                missing.push(plan.key(cell));
+            }
+        }
+        let results: Vec<RunResult> = placed.into_values().chain(astray).collect();
+        for result in &results {
+            tally.add(result);
+        }
+        // Without results and without missing ones, no run falls into this part.
+        let nothing = part.is_some() && bounded && results.is_empty() && tally.missing == 0;
+        let exit_code = if nothing { 0 } else { tally.exit_code() };
         Summary {
             version: VERSION,
             plan,
             results,
             missing,
+            missing_by_row,
             tally,
             exit_code,
         }
+    }
+
+    /// Whether it is of a part of a campaign into which no run falls.
+    pub fn is_empty_part(&self) -> bool {
+        self.results.is_empty() && self.exit_code == 0
+    }
+
+    /// How many runs of a row were not made, if there are such: `3 runs not run`.
+    pub fn missing_words(&self, row: &Row) -> Option<String> {
+        let missing = self.missing_by_row.get(&row.key)?;
+        let runs = if *missing == 1 { "run" } else { "runs" };
+        Some(format!("{missing} {runs} not run"))
     }
 
     /// One run that has ended in order, held to nothing but its own verdict.
@@ -130,6 +145,7 @@ impl Summary {
             path: scenario.to_owned(),
             kernel: kernel.to_owned(),
             version: String::new(),
+            text_crc32: None,
             expect: Expectation::clean(),
             skip: None,
             unavailable: None,
@@ -137,6 +153,7 @@ impl Summary {
         };
         let plan = Plan {
             version: super::plan::VERSION,
+            legwatch: None,
             rows: vec![row],
             seed: report.seed,
             repeat: Some(1),
@@ -155,7 +172,7 @@ impl Summary {
         };
         let mut result = RunResult::ended(&plan, cell, cell.seed, &end);
         result.folder = None;
-        Summary::new(plan, vec![result], |_| true)
+        Summary::new(plan, vec![result], None)
     }
 
     /// Parts of one campaign, each with the name of its folder, as the whole.
@@ -163,24 +180,28 @@ impl Summary {
     /// # Errors
     /// [`MergeError`].
     pub fn merge(parts: Vec<(String, Plan, Vec<RunResult>)>) -> Result<Summary, MergeError> {
-        let mut parts = parts.into_iter();
-        let (first, plan, mut results) = parts.next().ok_or(MergeError::Nothing)?;
-        let mut from: BTreeMap<String, String> = results
-            .iter()
-            .map(|result| (result.key.clone(), first.clone()))
-            .collect();
-        for (name, other, more) in parts {
-            if let Some(why) = differs(&plan, &other) {
-                return Err(MergeError::Different(first, name, why.to_owned()));
+        let (_, first, _) = parts.first().ok_or(MergeError::Nothing)?;
+        let mut whole = first.clone();
+        for (at, (name, plan, _)) in parts.iter().enumerate() {
+            // Each with each: what one could not have of a kernel, two others may have in two ways.
+            for (before, other, _) in &parts[..at] {
+                if let Some(why) = same::differs(other, plan) {
+                    return Err(MergeError::Different(before.clone(), name.clone(), why));
+                }
             }
-            for result in more {
+            same::join(&mut whole, plan);
+        }
+        let mut from: BTreeMap<String, String> = BTreeMap::new();
+        let mut all = Vec::new();
+        for (name, _, results) in parts {
+            for result in results {
                 if let Some(before) = from.insert(result.key.clone(), name.clone()) {
                     return Err(MergeError::Twice(result.key, before, name));
                 }
-                results.push(result);
+                all.push(result);
             }
         }
-        Ok(Summary::new(plan, results, |_| true))
+        Ok(Summary::new(whole, all, None))
     }
 
     /// The results of one row, by seed.
@@ -193,31 +214,6 @@ impl Summary {
         let mut text = serde_json::to_string_pretty(self).expect("a summary is plain data");
         text.push('\n');
         text
-    }
-}
-
-/// In what two plans differ. What a part could not get of a kernel is no difference of the campaign.
-fn differs(one: &Plan, other: &Plan) -> Option<&'static str> {
-    let rows =
-        |plan: &Plan| -> Vec<String> { plan.rows.iter().map(|row| row.key.clone()).collect() };
-    let expect = |plan: &Plan| -> Vec<(Option<Check>, String)> {
-        plan.rows
-            .iter()
-            .map(|row| (row.expect.check, row.expect.words()))
-            .collect()
-    };
-    if one.version != other.version {
-        Some("they were made by different versions of legwatch")
-    } else if rows(one) != rows(other) {
-        Some("they have different scenarios or kernels")
-    } else if (one.seed, one.repeat) != (other.seed, other.repeat) {
-        Some("they have different seeds")
-    } else if one.options != other.options {
-        Some("their runs have different options")
-    } else if expect(one) != expect(other) {
-        Some("they expect different things")
-    } else {
-        None
     }
 }
 
@@ -255,7 +251,6 @@ impl Tally {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::campaign::plan::Partition;
     use crate::campaign::plan::tests::plan;
 
     /// Every state there is, by the run's place.
@@ -289,7 +284,7 @@ pub(crate) mod tests {
                 let mine = all.iter().filter(|cell| filter(&plan.key(**cell)));
                 mine.map(|cell| result(&plan, *cell)).collect()
             };
-            let whole = Summary::new(plan.clone(), results(&|_| true), |_| true);
+            let whole = Summary::new(plan.clone(), results(&|_| true), None);
             assert_eq!(whole.results.len(), 20);
             let parts: Vec<_> = (1..=3)
                 .rev()
@@ -297,7 +292,7 @@ pub(crate) mod tests {
                     let part = Partition { k, n: 3 };
                     let mut mine = results(&|key| part.has(key));
                     mine.reverse();
-                    let alone = Summary::new(plan.clone(), mine.clone(), |key| part.has(key));
+                    let alone = Summary::new(plan.clone(), mine.clone(), Some(part));
                     assert_eq!(alone.tally.missing, 0);
                     (format!("part-{k}"), plan.clone(), mine)
                 })
@@ -321,8 +316,38 @@ pub(crate) mod tests {
             ("b".into(), other, vec![]),
         ];
         let different = Summary::merge(parts).unwrap_err().to_string();
-        assert!(different.contains("a and b") && different.contains("different seeds"));
+        assert!(different.contains("a and b") && different.contains("the seeds differ"));
         assert_eq!(Summary::merge(vec![]), Err(MergeError::Nothing));
+    }
+
+    #[test]
+    fn a_result_without_a_place_is_kept() {
+        for repeat in [Some(1), None] {
+            let mut plan = plan(repeat);
+            plan.rows[1].unavailable = Some("it can't be had".into());
+            let beyond = result(&plan, Cell { row: 1, seed: 5 });
+            let astray = RunResult {
+                row: "no row".into(),
+                ..beyond.clone()
+            };
+            let results = vec![astray.clone(), beyond.clone()];
+            let summary = Summary::new(plan, results, None);
+            assert_eq!(summary.results, [beyond, astray]);
+            assert_eq!(summary.tally.broken, 2);
+            assert_eq!(summary.exit_code, 70);
+        }
+    }
+
+    #[test]
+    fn missing_runs_are_counted_by_row() {
+        let plan = plan(Some(900));
+        let results = (0..4).map(|row| result(&plan, Cell { row, seed: 3 }));
+        let summary = Summary::new(plan.clone(), results.collect(), None);
+        assert_eq!(summary.missing.len(), MISSING_MAX);
+        assert_eq!(summary.tally.missing, 4 * 899);
+        for row in &plan.rows {
+            assert_eq!(summary.missing_by_row[&row.key], 899);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::result::{RunResult, State};
 use super::summary::Summary;
+use crate::oracle::Outcome;
 
 /// Runs that are told one by one; more are counted.
 const TOLD_MAX: usize = 100;
@@ -11,6 +12,10 @@ const TOLD_MAX: usize = 100;
 /// The whole text.
 pub fn render(summary: &Summary) -> String {
     let mut out = String::new();
+    if summary.is_empty_part() {
+        put(&mut out, "✓ no run falls into this part");
+        return out;
+    }
     out.push_str(&matrix(summary));
     let told: Vec<&RunResult> = summary
         .results
@@ -102,6 +107,26 @@ pub fn tally(summary: &Summary) -> String {
     )
 }
 
+/// How often runs found something: what one wants to know of a race.
+pub fn rate<'a>(results: impl Iterator<Item = &'a RunResult>, ms: u64) -> String {
+    let (mut runs, mut found) = (0_u64, 0_u64);
+    for result in results.filter(|result| result.tries > 0) {
+        runs += 1;
+        found += u64::from(result.outcome == Some(Outcome::Findings));
+    }
+    let word = if runs == 1 { "run" } else { "runs" };
+    let in_runs = format!("in {runs} {word}");
+    match found {
+        0 => format!("no finding {in_runs}"),
+        1 => format!("1 finding {in_runs}, one in {}", seconds(ms)),
+        many => format!(
+            "findings in {many} of {runs} runs, one in {} runs, one in {}",
+            runs / many,
+            seconds(ms / many)
+        ),
+    }
+}
+
 /// Scenarios down, kernels across.
 fn matrix(summary: &Summary) -> String {
     let mut kernels: Vec<&str> = Vec::new();
@@ -121,22 +146,23 @@ fn matrix(summary: &Summary) -> String {
     ];
     for scenario in scenarios {
         let cells = kernels.iter().map(|kernel| {
-            let rows: Vec<&str> = summary
-                .plan
-                .rows
-                .iter()
-                .filter(|row| row.scenario == scenario && row.kernel == *kernel)
-                .map(|row| row.key.as_str())
-                .collect();
+            let mut rows: Vec<&str> = Vec::new();
+            let mut missing = 0;
+            for row in &summary.plan.rows {
+                if row.scenario == scenario && row.kernel == *kernel {
+                    rows.push(&row.key);
+                    missing += summary.missing_by_row.get(&row.key).unwrap_or(&0);
+                }
+            }
             let results: Vec<&RunResult> = summary
                 .results
                 .iter()
                 .filter(|result| rows.contains(&result.row.as_str()))
                 .collect();
-            if rows.is_empty() {
-                String::new()
-            } else {
-                cell(&results)
+            match (rows.is_empty(), results.is_empty(), missing) {
+                (true, ..) => String::new(),
+                (false, true, _) | (false, false, 0) => cell(&results),
+                (false, false, missing) => format!("{}, {missing} not run", cell(&results)),
             }
         });
         lines.push(std::iter::once(scenario.to_owned()).chain(cells).collect());
@@ -226,7 +252,7 @@ mod tests {
             .take(3)
             .map(|cell| result(&plan, cell))
             .collect();
-        let summary = Summary::new(plan, results, |_| true);
+        let summary = Summary::new(plan, results, None);
         let text = render(&summary);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "scenario  pinned:6.1    pinned:6.12");
@@ -247,10 +273,31 @@ mod tests {
     }
 
     #[test]
+    fn how_often_a_race_was_met_is_told() {
+        let plan = plan(Some(25));
+        let told = |found: usize| {
+            let mut results: Vec<RunResult> =
+                plan.cells().map(|cell| result(&plan, cell)).collect();
+            for result in &mut results[..found] {
+                result.outcome = Some(Outcome::Findings);
+            }
+            // Nothing was started for this one.
+            results[99].tries = 0;
+            rate(results.iter(), 600_000)
+        };
+        assert_eq!(told(0), "no finding in 99 runs");
+        assert_eq!(told(1), "1 finding in 99 runs, one in 10 m 00 s");
+        assert_eq!(
+            told(4),
+            "findings in 4 of 99 runs, one in 24 runs, one in 2 m 30 s"
+        );
+    }
+
+    #[test]
     fn many_seeds_are_counted() {
         let plan = plan(Some(7));
         let results = plan.cells().map(|cell| result(&plan, cell)).collect();
-        let text = render(&Summary::new(plan, results, |_| true));
+        let text = render(&Summary::new(plan, results, None));
         assert!(text.lines().nth(1).unwrap().contains("✗ 1/7"), "{text}");
     }
 }

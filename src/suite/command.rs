@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::runner::{self, Options};
 use super::store::{self, Header, Store};
 use crate::cache::{Cache, Scratch};
-use crate::campaign::{Partition, Plan, RunResult, Summary, junit, ktap, museum, table};
+use crate::campaign::{Plan, RunResult, Summary, junit, ktap, museum, table};
 use crate::cli::{AccelArg, ListFormat, ReportFormat, TestArgs};
 use crate::failure::{self, EXIT_INTERRUPTED, Failure};
 use crate::qemu::Qemu;
@@ -19,6 +19,8 @@ use crate::run::{self, out};
 
 /// Memory that a run takes besides its guest's, in KiB: the witness with its shadows, QEMU itself.
 const RUN_KIB: u64 = 768 << 10;
+/// Seeds a row; what was not run of so many can still be counted.
+const SEEDS_MAX: u64 = 1_000_000;
 
 /// Runs a campaign and prints its report.
 ///
@@ -46,6 +48,11 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         return Err(Failure::user(
             "--repeat 0 would run nothing; give at least 1",
         ));
+    }
+    if args.repeat.is_some_and(|repeat| repeat > SEEDS_MAX) {
+        return Err(Failure::user(format!(
+            "--repeat goes up to {SEEDS_MAX}; --for counts seeds up for as long as you say"
+        )));
     }
     let resumed = args
         .out
@@ -84,9 +91,9 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         }
     }
     let rows = if args.museum {
-        choice::museum_rows(&bugs, &kernels)
+        choice::museum_rows(&bugs, &kernels).map_err(Failure::user)?
     } else {
-        choice::rows(&chosen, &names, &kernels)
+        choice::rows(&chosen, &names, &kernels, args.bisect || args.no_expect)
     };
     let repeat = match args.limit {
         Some(_) => None,
@@ -103,19 +110,21 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         .max()
         .unwrap_or(512);
     let jobs = args.jobs.unwrap_or_else(|| fit(memory));
-    let (folder, mut store, done) = match resumed {
+    let (folder, mut store, whole, done) = match resumed {
         Some(folder) => {
-            let (store, done) = Store::resume(folder, &header).map_err(Failure::user)?;
+            let (store, whole, done) = Store::resume(folder, &header).map_err(Failure::user)?;
             let folder = std::path::absolute(folder).map_err(Failure::user)?;
-            (folder, store, done)
+            (folder, store, whole, done)
         }
         None => {
             let mut folder = out::prepare(args.out.as_deref(), "suite").map_err(Failure::user)?;
             let store = Store::begin(folder.path(), &header).map_err(Failure::user)?;
             folder.keep();
-            (folder.path().to_owned(), store, Vec::new())
+            let whole = header.plan.clone();
+            (folder.path().to_owned(), store, whole, Vec::new())
         }
     };
+    // What can be run now; `whole` has kernels too that were there before and are not now.
     let plan = &header.plan;
     let mine = |key: &str| args.partition.is_none_or(|part| part.has(key));
     let had: BTreeSet<String> = done.iter().map(|result| result.key.clone()).collect();
@@ -123,7 +132,7 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         let key = plan.key(*cell);
         mine(&key) && !had.contains(&key)
     });
-    let all = plan.repeat.map(|_| {
+    let all = (!plan.is_endless()).then(|| {
         let left = plan.cells().filter(|cell| {
             let key = plan.key(*cell);
             mine(&key) && !had.contains(&key)
@@ -162,22 +171,13 @@ pub fn test(args: &TestArgs) -> Result<u8, Failure> {
         &interrupts,
         &mut progress,
     )?;
-    let ran = ended
-        .results
-        .iter()
-        .filter(|result| result.tries > 0)
-        .count();
+    let pace = pace(&ended.results, ended.took);
     let mut results = done;
     results.extend(ended.results);
-    let summary = Summary::new(plan.clone(), results, mine);
+    let summary = Summary::new(whole, results, args.partition);
     store.reports(&summary).map_err(Failure::user)?;
     put(&rendered(&summary, args.format))?;
-    eprintln!(
-        "legwatch: {ran} runs in {}, {}; {}",
-        table::seconds(u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX)),
-        rate(ran, ended.took),
-        folder.display()
-    );
+    eprintln!("legwatch: {pace}; {}", folder.display());
     Ok(if ended.interrupted {
         EXIT_INTERRUPTED
     } else {
@@ -191,11 +191,17 @@ fn saved_boots(args: &TestArgs) -> Result<Option<Scratch>, Failure> {
     folder.transpose().map_err(Failure::user)
 }
 
-/// Runs a minute.
-fn rate(runs: usize, took: std::time::Duration) -> String {
+/// How many runs there were in this time, and how often they found something.
+fn pace(results: &[RunResult], took: std::time::Duration) -> String {
+    let runs = results.iter().filter(|result| result.tries > 0).count();
     let per_minute =
         f64::from(u32::try_from(runs).unwrap_or(u32::MAX)) * 60.0 / took.as_secs_f64().max(0.001);
-    format!("{per_minute:.1} a minute")
+    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    format!(
+        "{runs} runs in {}, {per_minute:.1} a minute; {}",
+        table::seconds(ms),
+        table::rate(results.iter(), ms)
+    )
 }
 
 /// What is added to every run's command line.
@@ -297,9 +303,7 @@ fn has_no_page(format: ReportFormat) -> Result<(), Failure> {
 pub fn recorded(folder: &Path, format: ReportFormat) -> Result<u8, Failure> {
     has_no_page(format)?;
     let (header, results) = store::read(folder).map_err(Failure::user)?;
-    let partition = header.partition;
-    let mine = |key: &str| partition.is_none_or(|part: Partition| part.has(key));
-    let summary = Summary::new(header.plan, results, mine);
+    let summary = Summary::new(header.plan, results, header.partition);
     put(&rendered(&summary, format))?;
     Ok(summary.exit_code)
 }

@@ -31,7 +31,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 pub(super) struct Options {
     /// Guests at once.
     pub jobs: usize,
-    /// No run is begun after so long, and the first finding ends it all.
+    /// No run is begun after so long, and the first run that fails, is refused or breaks ends it all.
     pub limit: Option<Duration>,
     /// Arguments for every run.
     pub arguments: Vec<String>,
@@ -193,7 +193,7 @@ fn listen(
                     failure.get_or_insert(Failure::user(error));
                     shared.stop(Signal::INT);
                 }
-                if shared.options.limit.is_some() && result.state == State::Failed {
+                if shared.options.limit.is_some() && result.state.ends() {
                     shared.stop(Signal::INT);
                 }
                 results.push(*result);

@@ -2,13 +2,14 @@
 //!
 //! `results.jsonl` begins with the plan; a line a run follows when it ends. After kill -9 it holds every run that had ended.
 
-use std::fs::{File, OpenOptions};
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::campaign::{Partition, Plan, RunResult, Summary, junit, ktap, table};
+use crate::campaign::{Partition, Plan, RunResult, Summary, junit, ktap, same, table};
 
 /// The results' name in a campaign's folder.
 const RESULTS: &str = "results.jsonl";
@@ -45,8 +46,13 @@ pub(super) enum StoreError {
         why: String,
     },
     /// Another campaign's.
-    #[error("{} holds another campaign: scenarios, kernels, seeds, options and partition have to be the same to go on with it", .0.display())]
-    Other(PathBuf),
+    #[error("{} holds another campaign: {why}; go on with what it was begun with, or name another folder", .folder.display())]
+    Other {
+        /// The folder.
+        folder: PathBuf,
+        /// In what they differ.
+        why: String,
+    },
     /// It can't be used.
     #[error("{} can't be used", .path.display())]
     Io {
@@ -74,12 +80,6 @@ pub fn is_campaign(path: &Path) -> bool {
 /// # Errors
 /// [`StoreError`].
 pub(super) fn read(folder: &Path) -> Result<(Header, Vec<RunResult>), StoreError> {
-    let (header, results, _whole) = read_whole(folder)?;
-    Ok((header, results))
-}
-
-/// As [`read`], with the bytes that are whole lines.
-fn read_whole(folder: &Path) -> Result<(Header, Vec<RunResult>, u64), StoreError> {
     let path = folder.join(RESULTS);
     if !path.is_file() {
         return Err(StoreError::None(folder.to_owned()));
@@ -98,22 +98,30 @@ fn read_whole(folder: &Path) -> Result<(Header, Vec<RunResult>, u64), StoreError
     let text = std::str::from_utf8(&bytes[..whole])
         .map_err(|error| broken(1, "text", error.to_string()))?;
     let mut lines = (1..).zip(text.lines());
-    let header = match lines.next() {
+    let header: Header = match lines.next() {
         Some((_, line)) => {
             serde_json::from_str(line).map_err(|error| broken(1, "plan", error.to_string()))?
         }
         None => return Err(broken(1, "plan", "it is empty".into())),
     };
+    let rows: BTreeSet<&str> = header
+        .plan
+        .rows
+        .iter()
+        .map(|row| row.key.as_str())
+        .collect();
     let results = lines
         .map(|(number, line)| {
-            serde_json::from_str(line).map_err(|error| broken(number, "result", error.to_string()))
+            let no_result = |why: String| broken(number, "result", why);
+            let result: RunResult =
+                serde_json::from_str(line).map_err(|error| no_result(error.to_string()))?;
+            match rows.contains(result.row.as_str()) {
+                true => Ok(result),
+                false => Err(no_result(format!("its plan has no row {}", result.row))),
+            }
         })
         .collect::<Result<_, _>>()?;
-    Ok((
-        header,
-        results,
-        u64::try_from(whole).expect("a file's size"),
-    ))
+    Ok((header, results))
 }
 
 /// A campaign's folder that is written to.
@@ -140,31 +148,37 @@ impl Store {
         })
     }
 
-    /// Goes on with a campaign; gives the results that it has.
+    /// Goes on with a campaign; gives its plan and the results that it has. A kernel that was unavailable then and is not now is taken in.
     ///
     /// # Errors
     /// [`StoreError`]; another campaign's folder is left as it is.
     pub(super) fn resume(
         folder: &Path,
-        header: &Header,
-    ) -> Result<(Store, Vec<RunResult>), StoreError> {
-        let (old, done, whole) = read_whole(folder)?;
-        if old != *header {
-            return Err(StoreError::Other(folder.to_owned()));
-        }
-        let path = folder.join(RESULTS);
-        let results = OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .map_err(io_error(&path))?;
-        results.set_len(whole).map_err(io_error(&path))?;
-        Ok((
-            Store {
+        now: &Header,
+    ) -> Result<(Store, Plan, Vec<RunResult>), StoreError> {
+        let (mut header, mut done) = read(folder)?;
+        let differs = if header.partition == now.partition {
+            same::differs(&header.plan, &now.plan)
+        } else {
+            Some("the partition differs".into())
+        };
+        if let Some(why) = differs {
+            return Err(StoreError::Other {
                 folder: folder.to_owned(),
-                results,
-            },
-            done,
-        ))
+                why,
+            });
+        }
+        same::join(&mut header.plan, &now.plan);
+        let unavailable = now.plan.rows.iter().filter(|row| row.unavailable.is_some());
+        let unavailable: BTreeSet<&str> = unavailable.map(|row| row.key.as_str()).collect();
+        done.retain(|result| !result.is_unavailable() || unavailable.contains(result.row.as_str()));
+        let path = folder.join(RESULTS);
+        let results = rewrite(&path, &header, &done).map_err(io_error(&path))?;
+        let store = Store {
+            folder: folder.to_owned(),
+            results,
+        };
+        Ok((store, header.plan, done))
     }
 
     /// A run has ended.
@@ -199,6 +213,19 @@ pub(super) fn reports(folder: &Path, summary: &Summary) -> Result<(), StoreError
         std::fs::write(&path, text).map_err(io_error(&path))?;
     }
     Ok(())
+}
+
+/// A campaign's record in the place of another, which is whole until then.
+fn rewrite(path: &Path, header: &Header, results: &[RunResult]) -> io::Result<File> {
+    let fresh = path.with_extension("jsonl.new");
+    let mut file = File::create(&fresh)?;
+    put(&mut file, header)?;
+    for result in results {
+        put(&mut file, result)?;
+    }
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)?;
+    Ok(file)
 }
 
 /// One line, in one write: what is cut off is the last one's tail.
@@ -281,17 +308,41 @@ mod tests {
             ..header.clone()
         };
         let refused = Store::resume(dir.path(), &other).unwrap_err().to_string();
-        assert!(refused.contains("another campaign"), "{refused}");
-        let (mut store, done) = Store::resume(dir.path(), &header).unwrap();
-        assert_eq!(done, results[..1]);
+        assert!(
+            refused.contains("another campaign: the partition differs"),
+            "{refused}"
+        );
+        let (mut store, plan, done) = Store::resume(dir.path(), &header).unwrap();
+        assert_eq!((&plan, &done[..]), (&header.plan, &results[..1]));
         store.record(&results[1]).unwrap();
         assert_eq!(read(dir.path()).unwrap().1, results[..2]);
         store
-            .reports(&Summary::new(header.plan, results, |_| true))
+            .reports(&Summary::new(header.plan, results, None))
             .unwrap();
         for name in ["report.txt", "report.json", "junit.xml", "ktap.txt"] {
             assert!(dir.path().join(name).is_file());
         }
+    }
+
+    #[test]
+    fn a_kernel_that_could_not_be_had_is_taken_in_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = header();
+        let mut lacked = header();
+        lacked.plan.rows[0].version = String::new();
+        lacked.plan.rows[0].unavailable = Some("unreachable".into());
+        let told = RunResult::not_run(&lacked.plan, lacked.plan.cells().next().unwrap());
+        let mut store = Store::begin(dir.path(), &lacked).unwrap();
+        store.record(&told).unwrap();
+        let resumed = |header: &Header| {
+            let (_store, plan, done) = Store::resume(dir.path(), header).unwrap();
+            assert_eq!(read(dir.path()).unwrap().0.plan, plan);
+            (plan, done)
+        };
+        assert_eq!(resumed(&lacked), (lacked.plan.clone(), vec![told]));
+        assert_eq!(resumed(&now), (now.plan.clone(), vec![]));
+        // Gone again: what it was is known.
+        assert_eq!(resumed(&lacked), (now.plan, vec![]));
     }
 
     #[test]

@@ -18,6 +18,7 @@ fn summary() -> Summary {
                 path: "x".into(),
                 kernel: kernel.into(),
                 version: String::new(),
+                text_crc32: None,
                 expect: Expectation::clean(),
                 skip: None,
                 unavailable: None,
@@ -27,6 +28,7 @@ fn summary() -> Summary {
         .collect();
     let plan = Plan {
         version: legwatch::campaign::plan::VERSION,
+        legwatch: None,
         rows,
         seed: 7,
         repeat: Some(1),
@@ -58,7 +60,7 @@ fn summary() -> Summary {
             again: "legwatch run 'x y' --seed 7".into(),
         })
         .collect();
-    Summary::new(plan, results, |_| true)
+    Summary::new(plan, results, None)
 }
 
 /// Whether a program is there that was not made by us. With `LEGWATCH_FULL` it has to be.
@@ -136,6 +138,7 @@ fn junit_parser_reads_every_state() {
     // What was not run is told as well.
     let missing = all.suites[1].cases.last().unwrap();
     assert_eq!(missing.status.error_as_ref().error_type, "not-run");
+    assert_eq!(missing.status.error_as_ref().message, "1 run not run");
 }
 
 /// A Python that has a module; Debian's own knows Debian's packages, where the first one on the path is another.

@@ -1,5 +1,6 @@
 //! The suite without guests: what other programs make of its reports and examples, and what it refuses.
 
+mod campaign;
 mod docs;
 mod examples;
 mod formats;
