@@ -299,6 +299,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::finding::Check;
+    use crate::plan::StepKind;
 
     #[test]
     fn times_are_read() {
@@ -359,10 +361,31 @@ mod tests {
         );
     }
 
+    /// What is said of a failing step is the name of one of the scenario's check steps.
+    fn names_a_step(scenario: &Scenario, check: Option<Check>, says: Option<&str>) {
+        let steps = scenario.boots.iter().flat_map(|boot| &boot.steps);
+        let mut checks = steps.filter(|step| step.kind == StepKind::Check);
+        assert!(
+            check != Some(Check::CheckStep) || checks.any(|step| Some(step.name.as_str()) == says),
+            "{}: no check step is named {says:?}",
+            scenario.name
+        );
+    }
+
+    #[test]
+    fn every_failing_step_that_is_expected_is_one_of_the_scenarios() {
+        for one in scenarios(&[], &[], &[]).unwrap() {
+            for expected in &one.scenario.suite.expect {
+                names_a_step(&one.scenario, expected.check, expected.says.as_deref());
+            }
+        }
+    }
+
     #[test]
     fn every_bug_of_the_museum_has_its_scenario() {
         for bug in museum::bugs() {
-            Scenario::load(Path::new(&bug.scenario)).unwrap();
+            let scenario = Scenario::load(Path::new(&bug.scenario)).unwrap();
+            names_a_step(&scenario, bug.check, bug.says.as_deref());
             for kernel in bug.kernels() {
                 kernel.parse::<kernel::Spec>().unwrap();
             }
