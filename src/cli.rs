@@ -126,7 +126,7 @@ pub struct RunArgs {
 /// `legwatch test`
 #[derive(Debug, Args)]
 pub struct TestArgs {
-    /// Scenarios: files, folders of them, names of built-in ones; default: all built-in ones. With --museum: names of bugs.
+    /// Scenarios: files, folders of them, names of built-in ones ('stack-*' for several); default: all built-in ones. With --museum: names of bugs.
     pub paths: Vec<PathBuf>,
     /// The kernels, as for `run` (several, or repeated).
     #[arg(long, num_args = 1.., default_value = "debian:6.12")]

@@ -119,8 +119,14 @@ pub struct Expect {
     pub write_behind: Option<bool>,
     /// At least so many flushes completed on each leg.
     pub min_flushes: u64,
-    /// At least so many discards completed on each leg.
+    /// At least so many discards completed on each leg that takes them.
     pub min_discards: u64,
+    /// At least so many writes refused because they would have had to wait (NOWAIT).
+    pub min_refused: u64,
+    /// On each leg, at least so many requests in flight at once.
+    pub min_in_flight: u64,
+    /// On each leg, at least so many writes that came while another one of some of their sectors was in flight there.
+    pub min_overlaps: u64,
     /// Whether the workload's targets may lie on the array in a way that is not known: legs are then compared with each other, and stamps read back.
     pub unmapped: bool,
     /// Checks that must have had something to judge, by name.
@@ -201,6 +207,9 @@ impl Default for Expect {
             write_behind: None,
             min_flushes: 0,
             min_discards: 0,
+            min_refused: 0,
+            min_in_flight: 0,
+            min_overlaps: 0,
             unmapped: false,
             triggered: Vec::new(),
             known: Vec::new(),

@@ -41,6 +41,8 @@ pub struct Expected {
     pub check: Option<Check>,
     /// The kind of what it finds.
     pub kind: Option<Wrongness>,
+    /// A part of its headline or detail: the step's name, a function of the trace.
+    pub says: Option<String>,
     /// A known deviation that has to be seen.
     pub known: Option<String>,
     /// A part of the reason for which it is inconclusive.
@@ -58,6 +60,9 @@ pub struct Expectation {
     pub check: Option<Check>,
     /// Its kind.
     pub kind: Option<Wrongness>,
+    /// A part of its headline or detail.
+    #[serde(default)]
+    pub says: Option<String>,
     /// A known deviation that has to be seen.
     pub known: Option<String>,
     /// A known deviation that must not be seen.
@@ -114,6 +119,8 @@ impl SuiteTable {
                         .into(),
                 );
             }
+            check_says(expected.check, expected.says.as_deref())
+                .map_err(|why| format!("[[suite.expect]]: {why}"))?;
             if expected.because.is_some() != (expected.outcome == Outcome::Inconclusive) {
                 return Err(
                     "[[suite.expect]]: because goes with outcome = \"inconclusive\", and it with because"
@@ -142,11 +149,41 @@ impl SuiteTable {
                 outcome: expected.outcome,
                 check: expected.check,
                 kind: expected.kind,
+                says: expected.says.clone(),
                 known: expected.known.clone(),
                 not_known: None,
                 because: expected.because.clone(),
             },
         }
+    }
+}
+
+/// Whether it is said which finding of a check is meant, where its name does not tell: of steps, demands and traces there are many.
+///
+/// # Errors
+/// One sentence.
+pub(super) fn check_says(check: Option<Check>, says: Option<&str>) -> Result<(), String> {
+    let Some(check) = check else {
+        return match says {
+            Some(_) => Err("says goes with check".into()),
+            None => Ok(()),
+        };
+    };
+    let many = [
+        (Check::CheckStep, "the step's name"),
+        (Check::Expect, "the demand"),
+        (Check::Guest, "a function of the trace"),
+    ];
+    let what = many.iter().find(|(one, _)| *one == check);
+    match (says, what) {
+        (Some(says), _) if says.trim().is_empty() => {
+            Err("says is empty; give a part of the finding's headline or detail".into())
+        }
+        (None, Some((_, what))) => Err(format!(
+            "check = \"{}\" does not tell which one is meant; add says = \"…\", {what} as the finding has it",
+            check.name()
+        )),
+        (Some(_) | None, _) => Ok(()),
     }
 }
 
@@ -166,6 +203,7 @@ impl Expectation {
             outcome: Outcome::Clean,
             check: None,
             kind: None,
+            says: None,
             known: None,
             not_known: None,
             because: None,
@@ -173,25 +211,30 @@ impl Expectation {
     }
 
     /// What has to be found.
-    pub fn found(check: Check, kind: Option<Wrongness>) -> Expectation {
+    pub fn found(check: Check, kind: Option<Wrongness>, says: Option<String>) -> Expectation {
         Expectation {
             outcome: Outcome::Findings,
             check: Some(check),
             kind,
+            says,
             ..Expectation::clean()
         }
     }
 
-    /// In few words: `clean`, `stamp/absent`, `K2`.
+    /// In few words: `clean`, `stamp/absent`, `check-step: the reads end`, `clean with K2`.
     pub fn words(&self) -> String {
         let what = match self.outcome {
             Outcome::Clean => "clean".to_owned(),
             Outcome::Inconclusive => "inconclusive".to_owned(),
             Outcome::Findings => {
                 let check = self.check.map_or("any check", Check::name);
-                match self.kind {
+                let found = match self.kind {
                     Some(kind) => format!("{check}/{}", kind.name()),
                     None => check.to_owned(),
+                };
+                match &self.says {
+                    Some(says) => format!("{found}: {says}"),
+                    None => found,
                 }
             }
         };
@@ -240,8 +283,14 @@ impl Expectation {
                 ));
             }
             (Outcome::Findings, Outcome::Findings) => {
+                let says = |finding: &Finding| {
+                    self.says.as_deref().is_none_or(|says| {
+                        finding.headline.contains(says) || finding.detail.contains(says)
+                    })
+                };
                 let like = |finding: &Finding| {
                     decides(finding)
+                        && says(finding)
                         && self.check.is_none_or(|check| finding.check == check)
                         && self.kind.is_none_or(|kind| finding.kind == kind)
                 };
@@ -310,7 +359,7 @@ why = "e879a0d9cb08"
         assert_eq!(table.expects([6, 12, 117]), Expectation::clean());
         assert_eq!(
             table.expects([6, 15, 9]),
-            Expectation::found(Check::Stamp, Some(Wrongness::Absent))
+            Expectation::found(Check::Stamp, Some(Wrongness::Absent), None)
         );
         assert_eq!(table.expects([6, 16, 4]), Expectation::clean());
     }
@@ -327,6 +376,15 @@ why = "e879a0d9cb08"
                 "",
                 "go with outcome",
             ),
+            (
+                "\"stamp\"",
+                "\"check-step\"",
+                "does not tell which one is meant; add says = \"…\", the step's name",
+            ),
+            ("\"stamp\"", "\"guest\"", "a function of the trace"),
+            ("\"stamp\"", "\"expect\"", "the demand"),
+            ("\"stamp\"", "\"stamp\"\nsays = \" \"", "says is empty"),
+            ("check = \"stamp\"", "says = \"x\"", "says goes with check"),
             ("\"quick\"", "\"two words\"", "no word"),
         ] {
             let text = TABLE.replace(from, to);
@@ -336,5 +394,58 @@ why = "e879a0d9cb08"
             assert!(why.contains(words), "{why}");
         }
         toml::from_str::<SuiteTable>("tag = []").unwrap_err();
+    }
+
+    /// A run with one proven finding.
+    fn report(check: Check, headline: &str, detail: &str) -> Report {
+        let finding = crate::oracle::plain(
+            check,
+            Wrongness::Step,
+            "1/2",
+            crate::event::EventNo(1),
+            headline.into(),
+            detail.into(),
+        );
+        let verdict = crate::oracle::Verdict {
+            outcome: Outcome::Findings,
+            findings: vec![finding],
+            known: Vec::new(),
+            reasons: Vec::new(),
+            coverage: crate::oracle::Coverage::default(),
+            notes: Vec::new(),
+            maps: Vec::new(),
+        };
+        let header = crate::header::RunHeader::new(1, 1, Vec::new());
+        Report::new(&header, &verdict)
+    }
+
+    #[test]
+    fn another_step_that_fails_is_not_the_one_that_was_meant() {
+        let says = |says: &str| Expectation::found(Check::CheckStep, None, Some(says.into()));
+        let met = report(
+            Check::CheckStep,
+            "check `the reads end` failed",
+            "exit code 1",
+        );
+        assert_eq!(says("the reads end").compare(&met), Comparison::Met);
+        let other = report(Check::CheckStep, "check `read back` failed", "exit code 1");
+        let Comparison::Unmet(why) = says("the reads end").compare(&other) else {
+            panic!("any step counted");
+        };
+        assert_eq!(
+            why,
+            "check-step: the reads end was expected; found was check-step/step failed: check `read back` failed"
+        );
+        // A trace stands in the detail.
+        let crash = |trace: &str| report(Check::Guest, "the guest's kernel failed", trace);
+        let wanted = Expectation::found(Check::Guest, None, Some("check_and_add_serial".into()));
+        assert_eq!(
+            wanted.compare(&crash("trace: check_and_add_serial [raid1]")),
+            Comparison::Met
+        );
+        assert!(matches!(
+            wanted.compare(&crash("trace: raid1_end_write_request [raid1]")),
+            Comparison::Unmet(_)
+        ));
     }
 }

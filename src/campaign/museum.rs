@@ -40,6 +40,8 @@ pub struct Bug {
     pub check: Option<Check>,
     /// In which way.
     pub kind: Option<Wrongness>,
+    /// A part of the finding's headline or detail: the step's name, a function of the trace.
+    pub says: Option<String>,
     /// The known deviation that it is; then it does not decide, and has to be seen all the same.
     pub known: Option<String>,
     /// Seeds that a run on the bad kernel tries until it is found.
@@ -64,7 +66,7 @@ impl Bug {
     /// What a run on the bad kernel has to show.
     pub fn on_bad(&self) -> Expectation {
         match (&self.known, self.check) {
-            (None, Some(check)) => Expectation::found(check, self.kind),
+            (None, Some(check)) => Expectation::found(check, self.kind, self.says.clone()),
             (known, _) => Expectation {
                 known: known.clone(),
                 ..Expectation::clean()
@@ -216,6 +218,7 @@ fn words(result: &RunResult) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::expectation::check_says;
     use super::*;
 
     #[test]
@@ -230,6 +233,8 @@ mod tests {
                 bug.check.is_some() != bug.known.is_some(),
                 "{bug:?}: check or known"
             );
+            check_says(bug.check, bug.says.as_deref())
+                .unwrap_or_else(|why| panic!("{}: {why}", bug.id));
             assert!(
                 bug.good.as_ref() != Some(&bug.bad) && bug.tries >= 1,
                 "{bug:?}"

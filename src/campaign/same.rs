@@ -96,7 +96,7 @@ mod tests {
                 "kernel pinned:6.12 is 6.12 in the one and 6.12.118 in the other",
             ),
             (
-                |plan| plan.rows[1].expect = Expectation::found(Check::Stamp, None),
+                |plan| plan.rows[1].expect = Expectation::found(Check::Stamp, None, None),
                 "what is expected of quick@pinned:6.12 differs",
             ),
             (
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn what_could_not_be_had_is_no_difference_and_is_taken_from_the_other() {
         let had = changed(|plan| {
-            plan.rows[1].expect = Expectation::found(Check::Stamp, None);
+            plan.rows[1].expect = Expectation::found(Check::Stamp, None, None);
             plan.rows[3].skip = Some("not for it".into());
         });
         let lacks = changed(|plan| {

@@ -50,6 +50,7 @@ pub(super) fn run(
         step,
         acked: tally.acked,
         failed: tally.failed,
+        refused: tally.refused,
         note: notes.join("; "),
     })?;
     Ok(match tally.failed {

@@ -69,6 +69,9 @@ pub enum Mark {
         acked: u64,
         /// Requests that failed.
         failed: u64,
+        /// Writes that were refused because they would have had to wait (NOWAIT), and were made again.
+        #[serde(default)]
+        refused: u64,
         /// What the guest had to make do with (an engine that its kernel lacks, say), else empty.
         note: String,
     },

@@ -328,7 +328,14 @@ impl Checker {
                 reasons.push(format!("{name} was never triggered; it is demanded"));
             }
         }
-        for leg in coverage.legs.iter().filter(|leg| leg.active) {
+        if coverage.writes_refused < expect.min_refused {
+            reasons.push(format!(
+                "{} writes were refused with NOWAIT; {} are demanded",
+                coverage.writes_refused, expect.min_refused
+            ));
+        }
+        let legs = coverage.legs.iter().zip(&self.world.header.legs);
+        for (leg, head) in legs.filter(|(leg, _)| leg.active) {
             let name = &leg.name;
             if leg.flushes < expect.min_flushes {
                 reasons.push(format!(
@@ -336,10 +343,22 @@ impl Checker {
                     leg.flushes, expect.min_flushes
                 ));
             }
-            if leg.discards < expect.min_discards {
+            if head.config.discard && leg.discards < expect.min_discards {
                 reasons.push(format!(
                     "leg {name} completed {} discards; {} are demanded",
                     leg.discards, expect.min_discards
+                ));
+            }
+            if leg.in_flight_max < expect.min_in_flight {
+                reasons.push(format!(
+                    "leg {name} had {} requests in flight at most; {} are demanded",
+                    leg.in_flight_max, expect.min_in_flight
+                ));
+            }
+            if leg.overlaps < expect.min_overlaps {
+                reasons.push(format!(
+                    "leg {name} got {} writes over others in flight; {} are demanded",
+                    leg.overlaps, expect.min_overlaps
                 ));
             }
         }

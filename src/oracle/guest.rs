@@ -183,7 +183,8 @@ impl Checker {
                     });
                 }
             }
-            Mark::WorkloadEnd { note, .. } => {
+            Mark::WorkloadEnd { note, refused, .. } => {
+                self.coverage.writes_refused += refused;
                 if !note.is_empty() && !self.guest.workload_notes.contains(note) {
                     self.guest.workload_notes.push(note.clone());
                 }

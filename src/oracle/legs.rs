@@ -41,11 +41,33 @@ impl Checker {
         if !self.world.has(leg) {
             return;
         }
+        let overlaps = self.is_over_another(arrived);
         self.world.requests.arrive(no, us, arrived);
         let in_flight = self.world.requests.count(leg);
         let counts = &mut self.coverage.legs[leg.index()];
         counts.in_flight_max = counts.in_flight_max.max(in_flight);
+        counts.overlaps += u64::from(overlaps);
         self.promise_arrived(no, us, arrived);
+    }
+
+    /// Whether it is a write to the data, and one of some of its sectors is in flight on the leg.
+    fn is_over_another(&self, arrived: &Arrived) -> bool {
+        let leg = arrived.request.leg;
+        let ranges = &arrived.ranges;
+        arrived.operation == Operation::Write
+            && self.world.requests.count(leg) > 0
+            && self.world.md.of(leg).is_some_and(|(_, member)| {
+                let data = |range: &SectorRange| range.intersection(member.data).is_some();
+                ranges.iter().any(data)
+            })
+            && self.world.requests.in_flight(leg).any(|(_, open)| {
+                let over = |one: &SectorRange| {
+                    ranges
+                        .iter()
+                        .any(|range| range.intersection(*one).is_some())
+                };
+                open.operation == Operation::Write && open.ranges.iter().any(over)
+            })
     }
 
     pub(super) fn fetched(&mut self, no: EventNo, fetched: &Fetched) {

@@ -104,6 +104,9 @@ pub struct Coverage {
     pub writes_acknowledged: u64,
     /// Writes that failed.
     pub writes_failed: u64,
+    /// Writes refused because they would have had to wait (NOWAIT), and made again.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub writes_refused: u64,
     /// Discards acknowledged to the workload.
     pub discards_acknowledged: u64,
     /// Flushes acknowledged to the workload.
@@ -211,6 +214,9 @@ pub struct LegCoverage {
     pub abandoned: u64,
     /// The most requests in flight.
     pub in_flight_max: u64,
+    /// WRITEs to the data that came while another one of some of their sectors was in flight.
+    #[serde(default)]
+    pub overlaps: u64,
     /// Sectors fetched from the writer's own pages.
     pub pages_own: u64,
     /// Sectors fetched from a copy.

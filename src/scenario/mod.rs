@@ -17,7 +17,7 @@ use crate::crypt::Key;
 use crate::fault::{self, Rule};
 use crate::finding::Check;
 use crate::header::Expect;
-use crate::plan::{PLAN_VERSION, Plan, Step, StepAction, StepKind};
+use crate::plan::{Engine, PLAN_VERSION, Plan, Step, StepAction, StepKind};
 use crate::scenario::file::{BootEnd, GuestFile, LegFile, ScenarioFile};
 
 pub use size::{Size, SizeError};
@@ -331,6 +331,19 @@ fn check_expect(
     {
         let why = format!("[expect] noticed: there is no fault `{name}`");
         return Err(at_key(text, &["expect", "noticed"], &why));
+    }
+    let takes_none = legs.iter().all(|leg| !leg.discard);
+    if expect.min_discards > 0 && takes_none {
+        let why = "[expect] min_discards: no leg takes discards";
+        return Err(at_key(text, &["expect", "min_discards"], why));
+    }
+    let mut steps = boots.iter().flat_map(|boot| &boot.steps);
+    let waits = steps.all(|step| {
+        !matches!(&step.action, StepAction::Write(load) if load.engine == Engine::IoUringNowait)
+    });
+    if expect.min_refused > 0 && waits {
+        let why = "[expect] min_refused: no write step has engine = \"io-uring-nowait\"";
+        return Err(at_key(text, &["expect", "min_refused"], why));
     }
     let told = |name: &str| {
         let mut steps = boots.iter().flat_map(|boot| &boot.steps);

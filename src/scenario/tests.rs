@@ -221,6 +221,11 @@ fn what_a_budget_or_an_expectation_gets_wrong_is_refused_with_its_line() {
         ("[expect.legs]\nz = \"active\"\n", 2, "unknown leg `z`"),
         ("[expect]\nnoticed = [\"x\"]\n", 2, "there is no fault `x`"),
         (
+            "[expect]\nmin_refused = 1\n",
+            2,
+            "min_refused: no write step has engine = \"io-uring-nowait\"",
+        ),
+        (
             "[expect]\nfacts = { x = \"0\" }\n",
             2,
             "no step tells the fact `x`",
@@ -234,6 +239,20 @@ fn what_a_budget_or_an_expectation_gets_wrong_is_refused_with_its_line() {
             "{at}{expected} is not in {why}"
         );
     }
+}
+
+#[test]
+fn discards_are_demanded_only_where_a_leg_takes_them() {
+    let with = |discard: bool| {
+        let text = SMALL.replace("\"1M\"\n", &format!("\"1M\"\ndiscard = {discard}\n"));
+        parse(&format!("{text}[expect]\nmin_discards = 1\n"))
+    };
+    with(true).unwrap();
+    let why = with(false).unwrap_err();
+    assert!(
+        why.contains("line 10: [expect] min_discards: no leg takes discards"),
+        "{why}"
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::glob;
 use crate::cache::Cache;
 use crate::campaign::museum::{self, Bug};
 use crate::campaign::plan::VERSION;
@@ -30,6 +31,9 @@ pub enum ChoiceError {
     /// A folder without scenarios.
     #[error("the folder {} holds no scenario: no file in it ends in .toml", .0.display())]
     NoneThere(PathBuf),
+    /// A pattern that no name is like.
+    #[error("no built-in scenario has a name like `{0}`; `legwatch test --list` tells their names")]
+    NoneLike(String),
     /// Two scenarios of one name.
     #[error("two scenarios are named {name}: {} and {}; give one of them another name", .first.display(), .second.display())]
     Twins {
@@ -67,7 +71,7 @@ pub struct Chosen {
     pub scenario: Scenario,
 }
 
-/// The scenarios of these paths: files, folders of them, names of built-in ones; none: all built-in ones.
+/// The scenarios of these paths: files, folders of them, names of built-in ones or patterns of such names; none: all built-in ones.
 ///
 /// # Errors
 /// [`ChoiceError`].
@@ -81,8 +85,19 @@ pub fn scenarios(
         files.extend(EMBEDDED.iter().map(|(name, _)| PathBuf::from(name)));
     }
     for path in paths {
+        let name = path.to_string_lossy();
         if path.is_dir() {
             files.extend(folder(path)?);
+        } else if glob::is_pattern(&name) && !path.exists() {
+            let known = EMBEDDED.iter().map(|(known, _)| *known);
+            let like: Vec<PathBuf> = known
+                .filter(|known| glob::matches(&name, known))
+                .map(PathBuf::from)
+                .collect();
+            if like.is_empty() {
+                return Err(ChoiceError::NoneLike(name.into_owned()));
+            }
+            files.extend(like);
         } else {
             files.push(path.clone());
         }
@@ -152,7 +167,7 @@ fn folder(path: &Path) -> Result<Vec<PathBuf>, ChoiceError> {
     Ok(files)
 }
 
-/// The museum's bugs of these names; none: all.
+/// The museum's bugs of these names or patterns of names, each once; none: all.
 ///
 /// # Errors
 /// [`ChoiceError::NoBug`].
@@ -164,18 +179,25 @@ pub fn bugs(names: &[PathBuf]) -> Result<Vec<Bug>, ChoiceError> {
     let mut chosen: Vec<Bug> = Vec::new();
     for name in names {
         let name = name.to_string_lossy();
-        let bug = all.iter().find(|bug| bug.id == name);
-        let bug = bug.ok_or_else(|| ChoiceError::NoBug {
-            name: name.into_owned(),
-            known: all
-                .iter()
-                .map(|bug| bug.id.as_str())
-                .collect::<Vec<_>>()
-                .join(", "),
-        })?;
+        let mut like = all
+            .iter()
+            .filter(|bug| glob::matches(&name, &bug.id))
+            .peekable();
+        if like.peek().is_none() {
+            return Err(ChoiceError::NoBug {
+                name: name.into_owned(),
+                known: all
+                    .iter()
+                    .map(|bug| bug.id.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            });
+        }
         // The same one named twice is one.
-        if !chosen.contains(bug) {
-            chosen.push(bug.clone());
+        for bug in like {
+            if !chosen.contains(bug) {
+                chosen.push(bug.clone());
+            }
         }
     }
     Ok(chosen)
@@ -314,6 +336,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::finding::Check;
+    use crate::plan::StepKind;
 
     #[test]
     fn times_are_read() {
@@ -375,9 +399,64 @@ mod tests {
     }
 
     #[test]
+    fn names_may_be_patterns() {
+        let names = |patterns: &[&str]| -> Result<Vec<String>, String> {
+            let paths: Vec<PathBuf> = patterns.iter().map(PathBuf::from).collect();
+            scenarios(&paths, &[], &[])
+                .map(|all| all.into_iter().map(|one| one.scenario.name).collect())
+                .map_err(|error| error.to_string())
+        };
+        // One that two patterns name is one.
+        assert_eq!(
+            names(&["stack-?fs", "kill-*", "*-in-load", "raid1"]).unwrap(),
+            ["stack-xfs", "kill-in-load", "kill-no-bitmap", "raid1"]
+        );
+        assert_eq!(
+            names(&["raid1", "stak-*"]).unwrap_err(),
+            "no built-in scenario has a name like `stak-*`; `legwatch test --list` tells their names"
+        );
+        let of = |patterns: &[&str]| -> Vec<String> {
+            let paths: Vec<PathBuf> = patterns.iter().map(PathBuf::from).collect();
+            bugs(&paths)
+                .unwrap()
+                .into_iter()
+                .map(|bug| bug.id)
+                .collect()
+        };
+        assert_eq!(
+            of(&["nowait-*", "nowait-pending", "K?"])[..3],
+            ["nowait-pending", "nowait-pending-6.1", "K9"]
+        );
+        bugs(&["k*".into()]).unwrap_err();
+    }
+
+    /// What is said of a failing step is the name of one of the scenario's check steps.
+    fn names_a_step(scenario: &Scenario, check: Option<Check>, says: Option<&str>) {
+        let steps = scenario.boots.iter().flat_map(|boot| &boot.steps);
+        let mut checks = steps.filter(|step| step.kind == StepKind::Check);
+        assert!(
+            check != Some(Check::CheckStep) || checks.any(|step| Some(step.name.as_str()) == says),
+            "{}: no check step is named {says:?}",
+            scenario.name
+        );
+    }
+
+    #[test]
+    fn every_failing_step_that_is_expected_is_one_of_the_scenarios() {
+        for one in scenarios(&[], &[], &[]).unwrap() {
+            for expected in &one.scenario.suite.expect {
+                names_a_step(&one.scenario, expected.check, expected.says.as_deref());
+            }
+        }
+    }
+
+    #[test]
     fn every_bug_of_the_museum_has_its_scenario() {
         for bug in museum::bugs() {
-            Scenario::load(Path::new(&bug.scenario)).unwrap();
+            let scenario = Scenario::load(Path::new(&bug.scenario)).unwrap();
+            names_a_step(&scenario, bug.check, bug.says.as_deref());
+            let tags = &scenario.suite.tags;
+            assert!(tags.iter().any(|tag| tag == "museum"), "{}", scenario.name);
             for kernel in bug.kernels() {
                 kernel.parse::<kernel::Spec>().unwrap();
             }

@@ -3,6 +3,7 @@
 
 pub mod choice;
 mod command;
+mod glob;
 mod listing;
 mod progress;
 mod runner;

@@ -5,7 +5,7 @@ use legwatch::block::{Operation, Sector, SectorRange};
 use legwatch::event::{Action, Decided, GuestEnd, What};
 use legwatch::finding::Check;
 use legwatch::header::{Expect, LegState, RuleHead, demand};
-use legwatch::mark::Mark;
+use legwatch::mark::{IntentKind, Mark};
 use legwatch::oracle::{Outcome, Verdict};
 
 fn run(expect: Expect, middle: impl Fn(&mut History)) -> Verdict {
@@ -190,6 +190,128 @@ fn what_was_not_exercised_is_inconclusive() {
         "{:?}",
         bad.reasons
     );
+}
+
+/// A run that does nothing of it is inconclusive and says so; one that does is clean.
+fn demands(expect: &Expect, does: impl Fn(&mut History), words: &str) {
+    let verdict = run(expect.clone(), |_| {});
+    assert_eq!(verdict.outcome, Outcome::Inconclusive);
+    assert_eq!(verdict.reasons[0], words);
+    let verdict = run(expect.clone(), does);
+    assert_eq!(
+        verdict.outcome,
+        Outcome::Clean,
+        "{:?} {:#?}",
+        verdict.reasons,
+        verdict.findings
+    );
+}
+
+/// Two writes are on their way to both legs at once, the second one to these sectors.
+fn two_at_once(history: &mut History, sector: u64) {
+    let (first, second) = (Load::new(1, 2, 200, 4), Load::new(2, 1, sector, 4));
+    history.begin(&first);
+    history.begin(&second);
+    let mut sent = Vec::new();
+    for leg in 0..2 {
+        for load in [&first, &second] {
+            let request = history.arrive(leg, Operation::Write, load.sector, 4);
+            sent.push((request, load.contents()));
+        }
+    }
+    for (request, contents) in &sent {
+        history.fetch(*request, contents);
+        history.complete(*request);
+    }
+    history.end(&first);
+    history.end(&second);
+}
+
+#[test]
+fn writes_over_each_other_are_demanded_on_each_leg() {
+    let expect = Expect {
+        min_overlaps: 1,
+        ..Expect::default()
+    };
+    let none = "leg a got 0 writes over others in flight; 1 are demanded";
+    demands(&expect, |history| two_at_once(history, 202), none);
+    // Neighbours are not over each other, and one after the other is not at once.
+    let verdict = run(expect.clone(), |history| {
+        two_at_once(history, 204);
+        history.honest(&Load::new(1, 3, 200, 8));
+        history.honest(&Load::new(1, 4, 200, 8));
+    });
+    assert_eq!(verdict.reasons[0], none);
+    let overlaps: Vec<u64> = verdict
+        .coverage
+        .legs
+        .iter()
+        .map(|leg| leg.overlaps)
+        .collect();
+    assert_eq!(overlaps, [0, 0]);
+}
+
+#[test]
+fn requests_in_flight_are_demanded_on_each_leg() {
+    demands(
+        &Expect {
+            min_in_flight: 2,
+            ..Expect::default()
+        },
+        |history| two_at_once(history, 400),
+        "leg a had 1 requests in flight at most; 2 are demanded",
+    );
+}
+
+#[test]
+fn refused_writes_are_demanded() {
+    let tells = |history: &mut History| {
+        history.mark(Mark::WorkloadEnd {
+            step: 0,
+            acked: 9,
+            failed: 0,
+            refused: 3,
+            note: String::new(),
+        });
+    };
+    demands(
+        &Expect {
+            min_refused: 3,
+            ..Expect::default()
+        },
+        tells,
+        "0 writes were refused with NOWAIT; 3 are demanded",
+    );
+}
+
+#[test]
+fn discards_are_demanded_of_the_legs_that_take_them() {
+    let verdict = |takes: bool| {
+        let mut history = History::new(2, None);
+        history.header.legs[1].config.discard = takes;
+        history.header.expect = Expect {
+            compared_percent: 0,
+            min_discards: 1,
+            ..Expect::default()
+        };
+        history.honest(&Load::new(1, 1, 200, 4));
+        let load = Load::new(1, 2, 400, 8).kind(IntentKind::Discard);
+        history.begin(&load);
+        history.discard(0, 400, 8);
+        history.end(&load);
+        history.quiet();
+        history.power_off();
+        history.verdict()
+    };
+    let all = verdict(true);
+    let why = "leg b completed 0 discards; 1 are demanded";
+    assert!(
+        all.reasons.iter().any(|one| one == why),
+        "{:?}",
+        all.reasons
+    );
+    let one = verdict(false);
+    assert!(one.reasons.is_empty(), "{:?}", one.reasons);
 }
 
 #[test]

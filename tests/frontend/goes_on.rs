@@ -94,6 +94,7 @@ fn run(memory: bool, kills: u32, early: u32, lose: bool) -> (Kept, u8) {
         step: 0,
         acked: mirror.sequence,
         failed: 0,
+        refused: 0,
         note: String::new(),
     });
     mirror.say(&Mark::StepEnd {

@@ -112,6 +112,39 @@ fn each_check_is_triggered_where_the_table_says() {
 }
 
 #[test]
+fn every_scenario_has_tags_and_the_docs_tell_each() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/suite.md")).unwrap();
+    let at = text.find("| tag | its scenarios |").unwrap();
+    let mut told: BTreeMap<&str, usize> = text[at..]
+        .lines()
+        .skip(2)
+        .map_while(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(tag, _)| (tag, 0))
+        .collect();
+    for file in std::fs::read_dir(root.join("vm/scenarios")).unwrap() {
+        let scenario = Scenario::load(&file.unwrap().path()).unwrap();
+        let tags = &scenario.suite.tags;
+        assert!(!tags.is_empty(), "{} has no tag", scenario.name);
+        for tag in tags {
+            let count = told.get_mut(tag.as_str()).unwrap_or_else(|| {
+                panic!(
+                    "{}: docs/suite.md does not tell the tag {tag}",
+                    scenario.name
+                )
+            });
+            *count += 1;
+        }
+    }
+    for (tag, count) in told {
+        assert!(
+            count > 0,
+            "docs/suite.md has the tag {tag}, and no scenario has it"
+        );
+    }
+}
+
+#[test]
 fn the_table_of_scenarios_is_as_printed() {
     holds("scenarios.md", &["test", "--list=markdown"], 1);
 }

@@ -50,6 +50,10 @@ fn a_campaign_that_makes_no_sense_is_refused() {
         (&["test", "broken.toml"], &["broken.toml: line 1"]),
         (&["test", "empty"], &["holds no scenario"]),
         (
+            &["test", "stak-*"],
+            &["no built-in scenario has a name like `stak-*`", "--list"],
+        ),
+        (
             &["test", "--tag", "nothing"],
             &["no scenario has the tag nothing", "quick"],
         ),

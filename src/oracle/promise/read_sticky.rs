@@ -88,12 +88,13 @@ impl Checker {
             });
             let reads = &mut self.promises.early_reads.by_sector;
             match reads.get(&(array.key, sector)) {
-                Some((leg, shown)) if *leg != id.leg && shown != digest => {
-                    if stays {
-                        flipped.push((sector, *leg));
-                    }
+                Some((leg, shown)) if stays && *leg != id.leg && shown != digest => {
+                    flipped.push((sector, *leg));
                 }
-                Some(_) => {}
+                Some(_) if stays => {}
+                Some(_) => {
+                    reads.insert((array.key, sector), (id.leg, *digest));
+                }
                 None if reads.len() < READS_MAX => {
                     reads.insert((array.key, sector), (id.leg, *digest));
                 }

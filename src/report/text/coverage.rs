@@ -139,6 +139,10 @@ fn leg_line(leg: &LegCoverage) -> String {
         leg.discards,
         leg.in_flight_max
     );
+    if leg.overlaps > 0 {
+        write!(text, "; {} writes over others in flight", leg.overlaps)
+            .expect("a string takes everything");
+    }
     if leg.errors + leg.abandoned > 0 {
         write!(text, "; {} errors, {} abandoned", leg.errors, leg.abandoned)
             .expect("a string takes everything");
