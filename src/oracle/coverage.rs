@@ -296,6 +296,12 @@ impl Checker {
                 coverage.intents_unmapped
             ));
         }
+        if self.book.crowded() > 0 {
+            reasons.push(format!(
+                "{} requests of the workload were not judged: too many that lie over each other had not ended, or were not flushed",
+                self.book.crowded()
+            ));
+        }
         if coverage.sectors_compared * 100
             < coverage.sectors_intended * u64::from(expect.compared_percent)
         {
