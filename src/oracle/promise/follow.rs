@@ -3,8 +3,7 @@
 use super::class::Class;
 use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status};
 use crate::event::{Arrived, Digests, EventNo};
-use crate::md::superblock::{self, Superblock};
-use crate::md::{Array, IN_SYNC, Member};
+use crate::md::{Array, IN_SYNC, Member, Superblock};
 use crate::oracle::checker::Checker;
 use crate::oracle::world::array_range;
 use crate::shadow::{Bytes, Open, RangeSet};
@@ -312,10 +311,9 @@ impl Checker {
         range: SectorRange,
         payload: &[u8],
     ) {
-        let part = self.promises.leg(id.leg).part;
         let mut bytes = Bytes::default();
         bytes.put(range.start(), payload);
-        let Ok(new) = superblock::find(&bytes, part) else {
+        let Ok(new) = self.promises.leg(id.leg).parts.find(&bytes) else {
             return;
         };
         let wire = self.promises.leg(id.leg);

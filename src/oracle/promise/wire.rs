@@ -6,9 +6,9 @@ use super::gone::Gone;
 use crate::block::{RequestId, SectorRange};
 use crate::event::EventNo;
 use crate::header::LegHead;
-use crate::md::BitmapCopy;
 use crate::md::bitmap::bad_blocks;
-use crate::md::superblock::{self, BadSuperblock, Superblock, feature};
+use crate::md::superblock::{BadSuperblock, Superblock, feature};
+use crate::md::{BitmapCopy, Parts};
 use crate::shadow::{Bytes, RangeSet};
 
 /// FLUSHes that are remembered a leg.
@@ -19,7 +19,7 @@ const ERRORS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct LegWire {
     /// What of the leg md was given.
-    pub(super) part: SectorRange,
+    pub(super) parts: Parts,
     pub(super) block_sectors: u64,
     pub(super) write_cache: bool,
     /// The metadata as completed. (The world's bytes are as fetched.)
@@ -73,7 +73,7 @@ pub(crate) struct LegWire {
 impl LegWire {
     pub(super) fn new(leg: &LegHead) -> LegWire {
         LegWire {
-            part: leg.part(),
+            parts: Parts::new(leg.part()),
             block_sectors: u64::from(leg.config.block_size) / 512,
             write_cache: leg.config.write_cache,
             done: Bytes::default(),
@@ -172,10 +172,7 @@ impl LegWire {
     }
 
     pub(super) fn touches_superblock(&self, range: SectorRange) -> bool {
-        superblock::Layout::ALL
-            .iter()
-            .filter_map(|layout| layout.place(self.part))
-            .any(|place| place.intersection(range).is_some())
+        self.parts.may_hold_superblock(range)
     }
 
     /// The place of the superblock that the leg has.
@@ -219,7 +216,7 @@ impl LegWire {
     }
 
     pub(super) fn read_again(&mut self) {
-        self.superblock = match superblock::find(&self.done, self.part) {
+        self.superblock = match self.parts.find(&self.done) {
             Ok(found) => Some(found),
             Err(BadSuperblock::None) => None,
             Err(_) => self.superblock.take(),
