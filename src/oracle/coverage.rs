@@ -7,6 +7,7 @@ use super::known;
 use super::lost::{HUNG, LOST};
 use super::verdict::{Coverage, EndState, Outcome, Verdict, in_order};
 use super::world::bit;
+use crate::block::LegId;
 use crate::event::GuestEnd;
 use crate::finding::{Cause, Check, Finding, Range, Wrongness};
 use crate::mark::IntentKind;
@@ -296,6 +297,9 @@ impl Checker {
                 coverage.intents_unmapped
             ));
         }
+        if self.guest.to_the_unseen > 0 {
+            reasons.push(self.unseen_in_words());
+        }
         if self.book.crowded() > 0 {
             reasons.push(format!(
                 "{} requests of the workload were not judged: too many that lie over each other had not ended, or were not flushed",
@@ -368,6 +372,22 @@ impl Checker {
                 ));
             }
         }
+    }
+
+    /// An array that was checked is gone from all legs, and the workload went on.
+    fn unseen_in_words(&self) -> String {
+        let legs = (0..).map(LegId).zip(&self.world.header.legs);
+        let bad: Vec<String> = legs
+            .filter_map(|(leg, head)| match self.world.md.superblock(leg) {
+                Ok(_) | Err(BadSuperblock::None) => None,
+                Err(bad) => Some(format!("; leg {}: {bad}", head.config.name)),
+            })
+            .collect();
+        format!(
+            "{} requests of the workload went to an array that was checked before, and that no leg tells of any more{}",
+            self.guest.to_the_unseen,
+            bad.concat()
+        )
     }
 
     /// Known deviations that the scenario is there to show, on a kernel that has them.

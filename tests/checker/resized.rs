@@ -33,11 +33,13 @@ fn grow(history: &mut History, sectors: u64) {
 const GROWN: u64 = 32_768;
 const SIZE: u64 = 20_480;
 
-/// An array that was grown onto legs that had grown.
-fn grown() -> History {
+/// An array that was grown onto legs that had grown; `told`: the checker was told of it.
+fn grown(told: bool) -> History {
     let mut history = History::new(2, None);
     history.honest(&Load::new(1, 2, 200, 8));
-    grow(&mut history, GROWN);
+    if told {
+        grow(&mut history, GROWN);
+    }
     history.resized(SIZE, 256);
     is_of(&mut history, SIZE);
     history
@@ -45,7 +47,7 @@ fn grown() -> History {
 
 #[test]
 fn a_leg_that_grew_is_judged_behind_its_old_end() {
-    let mut history = grown();
+    let mut history = grown(true);
     history.honest(&Load::new(1, 3, 200, 8));
     history.honest(&Load::new(1, 4, SIZE - 8, 8));
     let verdict = finish(&mut history);
@@ -53,7 +55,7 @@ fn a_leg_that_grew_is_judged_behind_its_old_end() {
     assert_eq!(verdict.outcome, Outcome::Clean, "{:?}", verdict.reasons);
     assert_eq!(verdict.coverage.intents_unmapped, 0);
 
-    let mut history = grown();
+    let mut history = grown(true);
     let load = Load::new(1, 3, SIZE - 8, 8);
     history.begin(&load);
     history.write(0, SIZE - 8, &load.contents());
@@ -64,6 +66,25 @@ fn a_leg_that_grew_is_judged_behind_its_old_end() {
         (Wrongness::Absent, vec!["b".to_owned()])
     );
     assert_eq!(finding.leg_ranges[0].start, data_offset(1) + SIZE - 8);
+}
+
+/// What the legs can't hold is not believed, and no array is left to judge by: the run says so, whatever was compared before.
+#[test]
+fn an_array_that_is_no_longer_seen_makes_the_run_inconclusive() {
+    let mut history = grown(false);
+    history.header.expect.compared_percent = 0;
+    history.honest(&Load::new(1, 3, 200, 8));
+    let verdict = finish(&mut history);
+    silent(&verdict);
+    assert_eq!(verdict.outcome, Outcome::Inconclusive, "{verdict:#?}");
+    let [reason] = &verdict.reasons[..] else {
+        panic!("one reason: {:#?}", verdict.reasons);
+    };
+    assert!(
+        reason.starts_with("2 requests of the workload went to an array that was checked before")
+            && reason.contains("leg b: md 1.2 superblock at sector 8 makes no sense"),
+        "{reason}"
+    );
 }
 
 /// A journal that somebody made by hand may say anything.
