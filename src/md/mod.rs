@@ -17,7 +17,7 @@ pub mod parts;
 pub mod stripe;
 pub mod superblock;
 
-pub use bitmap::{BitmapCopy, BitmapHeader};
+pub use bitmap::{BadBitmap, BitmapCopy, BitmapHeader};
 pub use parts::Parts;
 pub use stripe::{OnLeg, Stripe};
 pub use superblock::{BadSuperblock, IN_SYNC, Layout, Superblock, Uuid};

@@ -269,6 +269,12 @@ impl Checker {
             {
                 reasons.push(why.to_owned());
             }
+            for member in array.active().filter(|_| array.refused.is_none()) {
+                if let Some(why) = self.promises.leg(member.leg).refused {
+                    let leg = self.world.header.leg_name(member.leg);
+                    reasons.push(format!("leg {leg}'s bitmap was not checked: {why}"));
+                }
+            }
         }
     }
 
@@ -418,6 +424,12 @@ impl Checker {
             match self.world.md.superblock(leg) {
                 Ok(_) | Err(BadSuperblock::None) => {}
                 Err(bad) => notes.push(format!("leg {}: {bad}", head.config.name)),
+            }
+            if self.promises.leg(leg).set_at.forgot {
+                notes.push(format!(
+                    "leg {}: so many bits were set at once that bit-first took some for flushed",
+                    head.config.name
+                ));
             }
             let refused = self.world.bytes.get(at).map_or(0, |bytes| bytes.refused());
             if refused > 0 {

@@ -70,6 +70,9 @@ impl Metadata {
             return news;
         }
         leg.bytes.put(Sector(start), payload);
+        // Laid anew, as by a resize: no bit is the same one.
+        leg.bitmap
+            .take_if(|copy| copy.is_laid_anew(Sector(start), payload));
         if let Some(copy) = &mut leg.bitmap {
             let changed = copy.apply(Sector(start), payload);
             news.bitmap = in_words(&changed);
@@ -85,7 +88,7 @@ impl Metadata {
         if leg.bitmap.is_none()
             && let Some(place) = leg.superblock.as_ref().and_then(|one| one.bitmap)
         {
-            leg.bitmap = BitmapCopy::read(place, &leg.bytes);
+            leg.bitmap = BitmapCopy::read(place, u64::MAX, &leg.bytes).ok();
         }
         news
     }

@@ -20,6 +20,7 @@
     ("flush-storm", include_str!("../../vm/scenarios/flush-storm.toml")),
     ("grow", include_str!("../../vm/scenarios/grow.toml")),
     ("grow-legs", include_str!("../../vm/scenarios/grow-legs.toml")),
+    ("grow-size", include_str!("../../vm/scenarios/grow-size.toml")),
     ("kill-in-load", include_str!("../../vm/scenarios/kill-in-load.toml")),
     ("kill-no-bitmap", include_str!("../../vm/scenarios/kill-no-bitmap.toml")),
     ("known-k1", include_str!("../../vm/scenarios/known-k1.toml")),

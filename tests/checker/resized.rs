@@ -1,12 +1,23 @@
 //! Arrays that are made larger, on legs that were larger all along and on legs that grow: what lies there is held to the same promises.
 
-use crate::history::{History, Load, data_offset};
-use crate::told::{finish, said, silent};
+use crate::history::{Block, History, Load, data_offset};
+use crate::told::{array, finish, kept, only, said, silent, triggered};
 use legwatch::block::{LegId, Operation, RequestId};
 use legwatch::event::{Action, Decided, What};
-use legwatch::finding::{Check, Wrongness};
+use legwatch::finding::{Check, Confidence, Wrongness};
 use legwatch::mark::{Mapping, Mark, Target};
 use legwatch::oracle::Outcome;
+
+/// Sizes and chunks that an array of 4096 sectors, 64 a chunk, may be given: its bitmap has room for more bits, or for no more.
+const LARGER: [(u64, u64); 2] = [(8192, 64), (12_288, 128)];
+
+fn small(release: &str) -> History {
+    let mut history = array(2, release);
+    history.size = 4096;
+    history.superblocks(false);
+    history.honest(&Load::new(1, 2, 200, 8));
+    history
+}
 
 fn is_of(history: &mut History, sectors: u64) {
     history.mark(Mark::Target(Target {
@@ -15,6 +26,109 @@ fn is_of(history: &mut History, sectors: u64) {
         sectors,
         mapping: Mapping::Identity,
     }));
+}
+
+/// An array that was resized, and of whose every chunk the bit was set once since.
+fn larger(size: u64, chunk: u64) -> History {
+    let mut history = small("6.1.192");
+    history.resize(size, chunk);
+    is_of(&mut history, size);
+    let all = 0..size / chunk;
+    history.set_bits(all.fold(0, |bits, chunk| bits | 1 << chunk));
+    history.set_bits(0);
+    history
+}
+
+#[test]
+fn a_bitmap_that_is_laid_anew_is_followed() {
+    for (size, chunk) in LARGER {
+        let before = triggered(&finish(&mut small("6.1.192")), Check::BmBeforeSb);
+        let mut history = larger(size, chunk);
+        for (sequence, sector) in [(3, 200), (4, 4090), (5, size - 8)] {
+            history.honest(&Load::new(1, sequence, sector, 8));
+            history.superblocks(true);
+        }
+        history.wait_us(3_000_000);
+        let verdict = finish(&mut history);
+        kept(&verdict, Check::BitFirst);
+        assert!(triggered(&verdict, Check::BmBeforeSb) > before);
+        assert_eq!(verdict.outcome, Outcome::Clean, "{:?}", verdict.reasons);
+    }
+}
+
+#[test]
+fn a_superblock_before_its_header_is_seen_after_a_resize() {
+    for (size, chunk) in LARGER {
+        let mut history = larger(size, chunk);
+        history.bump();
+        history.superblock(0, false, &[0, 1]);
+        history.bitmap_page(0, history.bits);
+        history.bitmap_page(1, history.bits);
+        history.superblock(1, false, &[0, 1]);
+        let verdict = finish(&mut history);
+        only(&verdict, Check::BmBeforeSb, Wrongness::Early, &["a"]);
+    }
+}
+
+/// Behind the old end, and where the old chunks were smaller.
+#[test]
+fn a_bit_that_one_leg_is_never_sent_is_missed_after_a_resize() {
+    for (size, chunk) in LARGER {
+        for sector in [1024, size - 8] {
+            let mut history = larger(size, chunk);
+            history.honest_md = false;
+            history.bits |= 1 << (sector / chunk);
+            history.bitmap_page(0, history.bits);
+            history.honest(&Load::new(1, 3, sector, 8));
+            history.honest_md = true;
+            history.wait_us(3_000_000);
+            let verdict = finish(&mut history);
+            let finding = only(&verdict, Check::BitFirst, Wrongness::Absent, &["b"]);
+            assert_eq!(finding.confidence, Confidence::Proven);
+        }
+    }
+}
+
+/// The bits of a chunk behind the old end go clear over a difference.
+#[test]
+fn a_bit_that_goes_clear_over_a_difference_behind_the_old_end() {
+    for (size, chunk) in LARGER {
+        let mut history = larger(size, chunk);
+        let stray: [Block; 1] = [[7; 512]];
+        history.write(0, size - 8, &stray);
+        history.set_bits(0);
+        history.write(1, size - 8, &stray);
+        let verdict = finish(&mut history);
+        only(&verdict, Check::BitClearEq, Wrongness::Absent, &["b"]);
+    }
+}
+
+/// Between the pages and the header nobody can tell how the bits lie: what was held against them is taken back. It is not where no header follows.
+#[test]
+fn what_is_told_of_bits_is_taken_back_when_they_turn_out_to_lie_otherwise() {
+    for laid_anew in [true, false] {
+        let mut history = small("6.1.192");
+        history.resize(8192, 64);
+        is_of(&mut history, 8192);
+        // By the new chunks it is the sixth bit, by the old ones the twelfth.
+        history.set_bits(1 << 6);
+        let mut load = Load::new(1, 3, 768, 8);
+        load.flags.alone = true;
+        history.honest_md = false;
+        history.honest(&load);
+        history.honest_md = true;
+        if laid_anew {
+            history.resized(8192, 128);
+        }
+        history.bits = 0;
+        history.superblocks(true);
+        let verdict = finish(&mut history);
+        if laid_anew {
+            silent(&verdict);
+        } else {
+            only(&verdict, Check::BitFirst, Wrongness::Early, &["a", "b"]);
+        }
+    }
 }
 
 /// A rule makes both legs larger.

@@ -5,7 +5,7 @@
 //! request is the only one in the guest: the bit is set in each active leg's copy as completed, and flushed, before the data arrives.
 //!
 //! Does not cover: the order of the two under concurrency: stock kernels let a second writer pass while the page is in flight (K1). Legs that are being recovered,
-//! stale bitmaps. A sweep of md's daemon within the time hides a page that was never meant to be sent (`daemon_sleep` is 5 s).
+//! stale bitmaps, what was held against a leg between the pages that a resize lays anew and the header that says so (it is taken back). A sweep of md's daemon within the time hides a page that was never meant to be sent (`daemon_sleep` is 5 s).
 
 use crate::block::{LegId, RequestId, SectorRange};
 use crate::event::EventNo;
@@ -51,8 +51,8 @@ impl Checker {
                 let flushed = !wire.caches()
                     || wire
                         .set_at
-                        .get(&chunk)
-                        .is_none_or(|set| *set < durable || wire.flush_failed > *set);
+                        .get(chunk)
+                        .is_none_or(|set| set < durable || wire.flush_failed > set);
                 if alone && !(held.is_set(chunk) && flushed) {
                     strict = strict.or(Some(chunk));
                 } else if !sent.is_set(chunk) {
@@ -182,32 +182,53 @@ impl Checker {
         range: SectorRange,
         payload: &[u8],
     ) {
-        let Some(sent) = &mut self.promises.legs[id.leg.index()].sent else {
-            return;
-        };
-        if sent.area().intersection(range).is_none() {
+        let promises = &mut self.promises;
+        let wire = &mut promises.legs[id.leg.index()];
+        let area = wire.sent.as_ref().map(|sent| sent.area());
+        if area.is_none_or(|area| area.intersection(range).is_none()) {
             return;
         }
-        let changes = sent.apply(range.start(), payload);
-        let copy = sent.clone();
-        self.promises
+        // Pages on their way: md waits for all before it lays the bits anew.
+        let open = &self.world.requests;
+        let before = promises.payloads.iter().filter_map(|(other, payload)| {
+            let range = *open.open(*other)?.ranges.first()?;
+            (other.leg == id.leg).then_some((range.start(), &payload[..]))
+        });
+        let changes = wire.bits_sent(range.start(), payload, before);
+        let set = |late: &Late| {
+            wire.sent
+                .as_ref()
+                .is_some_and(|sent| sent.is_set(late.chunk))
+        };
+        let anew = changes.is_none();
+        if anew {
+            self.wrongs.laid_anew(id.leg, wire.kernel);
+        }
+        promises
             .late_bits
-            .retain(|late| late.leg != id.leg || !copy.is_set(late.chunk));
+            .retain(|late| late.leg != id.leg || !(anew || set(late)));
         let Some((array, member)) = self
             .promised(id.leg)
             .map(|(array, member)| (array.clone(), member.clone()))
         else {
             return;
         };
-        if !member.active || self.promises.leg(id.leg).sent_bitmap().is_none() {
+        let Some(sent) = self.promises.leg(id.leg).sent_bitmap() else {
+            return;
+        };
+        if !member.active {
             return;
         }
-        for (chunk, _) in changes.into_iter().filter(|(_, set)| !set) {
-            let sectors = array.of_chunk(&copy, chunk);
-            if !sectors.is_empty() {
-                self.bit_clear_eq(no, id, &array, chunk, sectors);
-                self.bit_degraded(no, id, &array, chunk, sectors);
-            }
+        let cleared: Vec<_> = changes
+            .into_iter()
+            .flatten()
+            .filter(|(_, set)| !set)
+            .map(|(chunk, _)| (chunk, array.of_chunk(sent, chunk)))
+            .filter(|(_, sectors)| !sectors.is_empty())
+            .collect();
+        for (chunk, sectors) in cleared {
+            self.bit_clear_eq(no, id, &array, chunk, sectors);
+            self.bit_degraded(no, id, &array, chunk, sectors);
         }
     }
 }

@@ -77,11 +77,7 @@ impl Checker {
         self.promises.unrecorded.forget(leg);
         let wire = &mut self.promises.legs[leg.index()];
         wire.done.put(range.start(), payload);
-        if let Some(held) = &mut wire.held {
-            for (chunk, _) in held.apply(range.start(), payload) {
-                wire.set_at.remove(&chunk);
-            }
-        }
+        wire.bits_lost(range.start(), payload);
         wire.sent = wire.held.clone();
         wire.read_again();
     }
@@ -475,15 +471,7 @@ impl Checker {
             wire.slowest_us = wire.slowest_us.max(us.saturating_sub(arrived_us));
         }
         wire.done.put(range.start(), payload);
-        if let Some(held) = &mut wire.held {
-            for (chunk, set) in held.apply(range.start(), payload) {
-                if set {
-                    wire.set_at.insert(chunk, no);
-                } else {
-                    wire.set_at.remove(&chunk);
-                }
-            }
-        }
+        wire.bits_held(no, range.start(), payload);
         let inside = |place: Option<SectorRange>| {
             place.is_some_and(|place| place.intersection(range).is_some())
         };
