@@ -189,6 +189,19 @@ impl BitmapCopy {
         u64::from(self.header.chunk_bytes) / SECTOR_BYTES as u64
     }
 
+    /// The sectors that it is about, whole chunks.
+    pub fn all(&self) -> SectorRange {
+        let sectors = self.chunks.saturating_mul(self.chunk_sectors());
+        SectorRange::new(Sector(0), sectors).unwrap_or_default()
+    }
+
+    /// The sectors that it is about and another one is not.
+    pub fn behind(&self, other: &BitmapCopy) -> SectorRange {
+        let start = other.all().end();
+        let count = self.all().end().0.saturating_sub(start.0);
+        SectorRange::new(start, count).unwrap_or_default()
+    }
+
     /// The chunks that a range of array sectors touches.
     pub fn chunks(&self, array: SectorRange) -> std::ops::Range<u64> {
         let size = self.chunk_sectors();

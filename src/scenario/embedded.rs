@@ -31,6 +31,8 @@
     ("known-k6", include_str!("../../vm/scenarios/known-k6.toml")),
     ("known-k7", include_str!("../../vm/scenarios/known-k7.toml")),
     ("known-k8", include_str!("../../vm/scenarios/known-k8.toml")),
+    ("known-k10", include_str!("../../vm/scenarios/known-k10.toml")),
+    ("known-k10-cut", include_str!("../../vm/scenarios/known-k10-cut.toml")),
     ("large-io", include_str!("../../vm/scenarios/large-io.toml")),
     ("legs-4k", include_str!("../../vm/scenarios/legs-4k.toml")),
     ("legs-mixed-blocks", include_str!("../../vm/scenarios/legs-mixed-blocks.toml")),

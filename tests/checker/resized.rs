@@ -131,6 +131,55 @@ fn what_is_told_of_bits_is_taken_back_when_they_turn_out_to_lie_otherwise() {
     }
 }
 
+/// K10: until its bit was set once, a chunk behind the old end has none on the legs, whatever is written there.
+#[test]
+fn a_chunk_that_came_with_the_growth_has_no_bit() {
+    for (release, sector) in [("6.12.117", 6000), ("6.18.15", 6000), ("6.12.117", 1000)] {
+        for cut in [false, true] {
+            let mut history = small(release);
+            history.resize(8192, 64);
+            is_of(&mut history, 8192);
+            let load = Load::new(1, 3, sector, 8);
+            history.honest_md = false;
+            history.write(0, sector, &[load.content(sector)]);
+            if !cut {
+                history.write(1, sector, &[load.content(sector)]);
+            }
+            history.wait_us(10_000_000);
+            history.read(0, 3000, 1);
+            history.honest_md = true;
+            let verdict = if cut {
+                history.cut();
+                history.verdict()
+            } else {
+                finish(&mut history)
+            };
+            let checks = if cut {
+                vec![Check::BitFirst, Check::CrashCovered]
+            } else {
+                vec![Check::BitFirst]
+            };
+            let known = sector == 6000 && release == "6.12.117";
+            let told = if known {
+                &verdict.known
+            } else {
+                &verdict.findings
+            };
+            let mut said: Vec<Check> = told.iter().map(|one| one.check).collect();
+            said.sort();
+            assert_eq!(said, checks, "{verdict:#?}");
+            for one in told {
+                assert_eq!(one.known.as_deref(), known.then_some("K10"), "{one:#?}");
+                let proven = known || sector == 1000;
+                assert_eq!(one.confidence == Confidence::Proven, proven, "{one:#?}");
+            }
+            if known {
+                silent(&verdict);
+            }
+        }
+    }
+}
+
 /// A rule makes both legs larger.
 fn grow(history: &mut History, sectors: u64) {
     for leg in 0..2 {

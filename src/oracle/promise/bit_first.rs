@@ -5,13 +5,15 @@
 //! request is the only one in the guest: the bit is set in each active leg's copy as completed, and flushed, before the data arrives.
 //!
 //! Does not cover: the order of the two under concurrency: stock kernels let a second writer pass while the page is in flight (K1). Legs that are being recovered,
-//! stale bitmaps, what was held against a leg between the pages that a resize lays anew and the header that says so (it is taken back). A sweep of md's daemon within the time hides a page that was never meant to be sent (`daemon_sleep` is 5 s).
+//! stale bitmaps, what was held against a leg between the pages that a resize lays anew and the header that says so (it is taken back), chunks of a grown array
+//! whose bit was never set since (K10). A sweep of md's daemon within the time hides a page that was never meant to be sent (`daemon_sleep` is 5 s).
 
 use crate::block::{LegId, RequestId, SectorRange};
 use crate::event::EventNo;
 use crate::finding::{Check, Wrongness};
 use crate::md::{Array, ArrayKey};
 use crate::oracle::checker::Checker;
+use crate::oracle::known::When;
 
 /// Added to twice the longest metadata write.
 const GRACE_US: u64 = 2_000_000;
@@ -53,16 +55,19 @@ impl Checker {
                         .set_at
                         .get(chunk)
                         .is_none_or(|set| set < durable || wire.flush_failed > set);
+                // One that is not known tells more than one that is.
+                let first = |had: Option<u64>| had.filter(|had| !wire.is_grown(*had));
                 if alone && !(held.is_set(chunk) && flushed) {
-                    strict = strict.or(Some(chunk));
+                    strict = first(strict).or(Some(chunk));
                 } else if !sent.is_set(chunk) {
-                    late = late.or(Some(chunk));
+                    late = first(late).or(Some(chunk));
                 }
             }
             let deadline_us = us
                 .saturating_add(wire.slowest_us.saturating_mul(2))
                 .saturating_add(GRACE_US);
             let place = held.area();
+            let grown = strict.is_some_and(|chunk| wire.is_grown(chunk));
             self.count(Check::BitFirst, 1);
             if let Some(chunk) = strict {
                 let note = format!(
@@ -71,10 +76,11 @@ impl Checker {
                     self.world.header.leg_name(id.leg),
                     self.world.header.leg_name(member.leg)
                 );
-                self.break_promise(
+                self.break_promise_when(
                     no,
                     Check::BitFirst,
                     Wrongness::Early,
+                    grown.then_some(When::Grown),
                     member.leg,
                     array.key,
                     on_array,
@@ -137,16 +143,18 @@ impl Checker {
                 self.promises.late_bits.push(late);
                 continue;
             }
+            let grown = self.promises.leg(late.leg).is_grown(late.chunk);
             let note = format!(
                 "data for chunk {} arrived with {}; leg {} was never sent its bit",
                 late.chunk,
                 late.since,
                 self.world.header.leg_name(late.leg)
             );
-            self.break_promise(
+            self.break_promise_when(
                 no,
                 Check::BitFirst,
                 Wrongness::Absent,
+                grown.then_some(When::Grown),
                 late.leg,
                 late.key,
                 late.array,

@@ -77,6 +77,8 @@ pub(crate) struct LegWire {
     /// The bitmap as fetched, and as completed.
     pub(super) sent: Option<BitmapCopy>,
     pub(super) held: Option<BitmapCopy>,
+    /// Sectors that the bitmap is about since the array grew, in this boot, and of whose chunks no bit was set since (K10).
+    grown: RangeSet,
     /// Why the bitmap that its superblock names is not looked at.
     pub(crate) refused: Option<&'static str>,
     /// When bits were set in the completed copy.
@@ -123,6 +125,7 @@ impl LegWire {
             flush_failed: EventNo(0),
             sent: None,
             held: None,
+            grown: RangeSet::default(),
             refused: None,
             set_at: SetAt::default(),
             header_at_arrival: BTreeMap::new(),
@@ -181,8 +184,9 @@ impl LegWire {
         self.unfixed.insert(range);
     }
 
-    /// A boot begins: errors were the one's before.
+    /// A boot begins: errors were the one's before, and bits are set anew by what is read.
     pub(super) fn forget_errors(&mut self) {
+        self.grown = RangeSet::default();
         self.errors.clear();
         self.forgotten_error = EventNo(0);
         self.unfixed = RangeSet::default();
@@ -298,11 +302,28 @@ impl LegWire {
         let most = self.sectors_at_most();
         let sent = self.sent.as_mut()?;
         if !sent.is_laid_anew(start, payload) {
-            return Some(sent.apply(start, payload));
+            let changed = sent.apply(start, payload);
+            if !self.grown.is_empty() {
+                for (chunk, _) in changed.iter().filter(|(_, set)| *set) {
+                    self.grown.remove(sent.sectors(*chunk));
+                }
+            }
+            return Some(changed);
         }
         let pages = before.chain(std::iter::once((start, payload)));
-        self.sent = sent.anew(most, &self.done, pages).ok();
+        let anew = sent.anew(most, &self.done, pages).ok();
+        if let Some(anew) = &anew {
+            self.grown.remove(sent.all());
+            self.grown.insert(anew.behind(sent));
+        }
+        self.sent = anew;
         None
+    }
+
+    /// Whether a chunk came with the array's growth, and its bit was never set since.
+    pub(super) fn is_grown(&self, chunk: u64) -> bool {
+        let sectors = self.sent.as_ref().map(|sent| sent.sectors(chunk));
+        sectors.is_some_and(|sectors| self.grown.first_in(sectors).is_some())
     }
 
     /// A metadata write has completed (`done` has it already): the leg holds these bits.
