@@ -67,6 +67,11 @@ pub struct LegHead {
 }
 
 impl LegHead {
+    /// The leg has so many sectors now; none gets smaller.
+    pub fn grow(&mut self, sectors: u64) {
+        self.sectors = self.sectors.max(sectors);
+    }
+
     /// The sectors of the leg that md was given.
     pub fn part(&self) -> SectorRange {
         let whole = SectorRange::new(Sector(0), self.sectors).unwrap_or_default();

@@ -3,19 +3,17 @@
 //! What counts is what the medium holds, not what lies over it: a superblock that a power cut rolled back, or that was discarded, counts no longer;
 //! one that a rule lost still does, as its leg honestly has it.
 
-use smallvec::SmallVec;
-
 use super::disk::Disk;
 use super::faulty::bytes_of;
 use crate::block::{Sector, SectorRange};
 use crate::config::{LegConfig, Record};
-use crate::md::{Layout, OnLeg, never_metadata, superblock};
+use crate::md::{OnLeg, Parts, never_metadata};
 
 /// The areas of a leg.
 #[derive(Debug)]
 pub(super) struct Areas {
-    /// The sectors that md was given, the newest first. A leg that grows has its last superblock where it was until md moves it.
-    parts: SmallVec<[SectorRange; 1]>,
+    /// The sectors that md was given.
+    parts: Parts,
     /// Whether the user says which part md was given: it does not grow with the leg.
     fixed: bool,
     /// What the user says of the sectors that hold nothing but data.
@@ -30,7 +28,7 @@ impl Areas {
         let whole = SectorRange::new(Sector(0), sectors).unwrap_or_default();
         let part = config.part.and_then(|part| part.intersection(whole));
         Areas {
-            parts: SmallVec::from_elem(part.unwrap_or(whole), 1),
+            parts: Parts::new(part.unwrap_or(whole)),
             fixed: part.is_some(),
             declared: config.data,
             data: config.data,
@@ -43,11 +41,7 @@ impl Areas {
 
     /// Whether a superblock may be in `range`, whatever its version.
     fn holds_superblock(&self, range: SectorRange) -> bool {
-        let in_part = |part: &SectorRange| {
-            let mut places = Layout::ALL.iter().filter_map(|layout| layout.place(*part));
-            places.any(|place| place.intersection(range).is_some())
-        };
-        !self.among_data(range) && self.parts.iter().any(in_part)
+        !self.among_data(range) && self.parts.may_hold_superblock(range)
     }
 }
 
@@ -73,9 +67,8 @@ impl Disk {
     pub(super) fn areas_grow(&mut self, sectors: u64) {
         if let Some(whole) = SectorRange::new(Sector(0), sectors)
             && !self.areas.fixed
-            && self.areas.parts.first() != Some(&whole)
+            && self.areas.parts.grow(whole)
         {
-            self.areas.parts.insert(0, whole);
             self.read_superblock();
         }
     }
@@ -90,19 +83,14 @@ impl Disk {
                 Err(_) => Vec::new(),
             }
         };
-        let mut found = self
-            .areas
-            .parts
-            .iter()
-            .filter_map(|part| superblock::find_by(*part, read).ok());
-        let superblock = found.next();
+        let superblock = self.areas.parts.find_by(read).ok();
         self.areas.data = match &superblock {
             // Nowhere may metadata be, whatever size md took the leg for.
             Some(superblock) => self
                 .areas
                 .parts
                 .iter()
-                .try_fold(superblock.data(), |data, part| never_metadata(data, *part)),
+                .try_fold(superblock.data(), never_metadata),
             None => self.areas.declared,
         };
         self.shared.set_array(match &superblock {

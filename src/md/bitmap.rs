@@ -9,8 +9,8 @@ use crate::shadow::Bytes;
 
 const MAGIC: u32 = 0x6d74_6962;
 const HEADER_BYTES: usize = 256;
-/// Bits that are kept of a bitmap: 64 MiB of them, more than a leg of metadata may be.
-const CHUNKS_MAX: u64 = 64 << 23;
+/// Bits of a bitmap that is looked at: 2 MiB of them, sixteen times what mdadm makes room for.
+const CHUNKS_MAX: u64 = 2 << 23;
 
 /// What is read of a write-intent bitmap's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,17 @@ pub fn bitmap_header(bytes: &[u8]) -> Option<BitmapHeader> {
     })
 }
 
+/// Why a leg has no bitmap to go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadBitmap {
+    /// No plain bitmap is there.
+    #[error("no bitmap")]
+    None,
+    /// Its header contradicts itself or the leg, or asks for too much.
+    #[error("its bitmap is not looked at: {0}")]
+    Refused(&'static str),
+}
+
 /// One leg's copy of the bitmap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BitmapCopy {
@@ -76,29 +87,90 @@ pub struct BitmapCopy {
 }
 
 impl BitmapCopy {
-    /// Reads a leg's copy. `None`: no plain bitmap is there, or its header makes no sense.
-    pub fn read(place: Sector, bytes: &Bytes) -> Option<BitmapCopy> {
-        let header = bitmap_header(&bytes.read(place, 1))?;
+    /// Reads a leg's copy, of an array that can have `most` sectors.
+    ///
+    /// # Errors
+    /// [`BadBitmap`].
+    pub fn read(place: Sector, most: u64, bytes: &Bytes) -> Result<BitmapCopy, BadBitmap> {
+        let header = bitmap_header(&bytes.read(place, 1)).ok_or(BadBitmap::None)?;
+        BitmapCopy::laid(place, header, most, bytes)
+    }
+
+    /// The same, with a header that is on its way to the leg.
+    fn laid(
+        place: Sector,
+        header: BitmapHeader,
+        most: u64,
+        bytes: &Bytes,
+    ) -> Result<BitmapCopy, BadBitmap> {
         let chunk_sectors = u64::from(header.chunk_bytes) / SECTOR_BYTES as u64;
-        if header.refusal().is_some() || !header.chunk_bytes.is_power_of_two() || chunk_sectors == 0
-        {
-            return None;
+        if header.refusal().is_some() {
+            return Err(BadBitmap::None);
+        }
+        if !header.chunk_bytes.is_power_of_two() || chunk_sectors == 0 {
+            return Err(BadBitmap::Refused("its chunks are no power of two"));
+        }
+        if header.sync_sectors > most {
+            return Err(BadBitmap::Refused(
+                "it is about more sectors than the legs have",
+            ));
         }
         let chunks = header.sync_sectors.div_ceil(chunk_sectors);
         if chunks > CHUNKS_MAX {
-            return None;
+            return Err(BadBitmap::Refused("it has more than 16777216 bits"));
         }
         let used = HEADER_BYTES + to_usize(chunks.div_ceil(8));
         let sectors = used.div_ceil(SECTOR_BYTES) as u64;
-        place.checked_add(sectors)?;
+        place
+            .checked_add(sectors)
+            .ok_or(BadBitmap::Refused("it lies behind the last sector"))?;
         let mut bits = bytes.read(place, sectors);
         bits.drain(..HEADER_BYTES);
-        Some(BitmapCopy {
+        Ok(BitmapCopy {
             place,
             header,
             chunks,
             bits,
         })
+    }
+
+    /// Whether a write brings a header by which the bits lie otherwise, as when the array is resized (`md-bitmap.c:__bitmap_resize`): the copy is to be
+    /// read anew.
+    pub fn is_laid_anew(&self, start: Sector, payload: &[u8]) -> bool {
+        self.header_in(start, payload)
+            .is_some_and(|header| header.refusal().is_none() && !self.lies_as(&header))
+    }
+
+    /// What the leg is sent once this write is, which lays the bits anew: `bytes` under the pages that are on their way, the oldest first, this one the last.
+    ///
+    /// # Errors
+    /// [`BadBitmap`].
+    pub fn anew<'a>(
+        &self,
+        most: u64,
+        bytes: &Bytes,
+        pages: impl Iterator<Item = (Sector, &'a [u8])> + Clone,
+    ) -> Result<BitmapCopy, BadBitmap> {
+        let headers = pages.clone();
+        let header = headers
+            .filter_map(|(start, payload)| self.header_in(start, payload))
+            .last()
+            .ok_or(BadBitmap::None)?;
+        let mut copy = BitmapCopy::laid(self.place, header, most, bytes)?;
+        for (start, payload) in pages {
+            copy.put(start, payload);
+        }
+        Ok(copy)
+    }
+
+    fn header_in(&self, start: Sector, payload: &[u8]) -> Option<BitmapHeader> {
+        let at = to_usize(self.place.0.checked_sub(start.0)?);
+        bitmap_header(payload.chunks_exact(SECTOR_BYTES).nth(at)?)
+    }
+
+    fn lies_as(&self, header: &BitmapHeader) -> bool {
+        let of = |header: &BitmapHeader| (header.chunk_bytes, header.sync_sectors);
+        of(header) == of(&self.header)
     }
 
     /// The header as read last.
@@ -115,6 +187,19 @@ impl BitmapCopy {
     /// Sectors of data a bit.
     pub fn chunk_sectors(&self) -> u64 {
         u64::from(self.header.chunk_bytes) / SECTOR_BYTES as u64
+    }
+
+    /// The sectors that it is about, whole chunks.
+    pub fn all(&self) -> SectorRange {
+        let sectors = self.chunks.saturating_mul(self.chunk_sectors());
+        SectorRange::new(Sector(0), sectors).unwrap_or_default()
+    }
+
+    /// The sectors that it is about and another one is not.
+    pub fn behind(&self, other: &BitmapCopy) -> SectorRange {
+        let start = other.all().end();
+        let count = self.all().end().0.saturating_sub(start.0);
+        SectorRange::new(start, count).unwrap_or_default()
     }
 
     /// The chunks that a range of array sectors touches.
@@ -147,6 +232,15 @@ impl BitmapCopy {
     /// Takes a write of whole sectors from `start` on. Tells the bits that changed: (chunk, whether it is set now).
     pub fn apply(&mut self, start: Sector, payload: &[u8]) -> Vec<(u64, bool)> {
         let mut changed = Vec::new();
+        self.take(start, payload, |chunk, set| changed.push((chunk, set)));
+        changed
+    }
+
+    fn put(&mut self, start: Sector, payload: &[u8]) {
+        self.take(start, payload, |_, _| {});
+    }
+
+    fn take(&mut self, start: Sector, payload: &[u8], mut changed: impl FnMut(u64, bool)) {
         let area = self.area();
         for (at, sector) in payload.chunks_exact(SECTOR_BYTES).enumerate() {
             let Some(here) = start.checked_add(at as u64).filter(|at| area.contains(*at)) else {
@@ -154,7 +248,7 @@ impl BitmapCopy {
             };
             if here == self.place
                 && let Some(header) = bitmap_header(sector)
-                && header.chunk_bytes == self.header.chunk_bytes
+                && self.lies_as(&header)
             {
                 self.header = header;
             }
@@ -171,12 +265,11 @@ impl BitmapCopy {
                 for bit in (0..8).filter(|bit| differ >> bit & 1 == 1) {
                     let chunk = byte as u64 * 8 + bit;
                     if chunk < self.chunks {
-                        changed.push((chunk, new >> bit & 1 == 1));
+                        changed(chunk, new >> bit & 1 == 1);
                     }
                 }
             }
         }
-        changed
     }
 }
 
@@ -220,7 +313,7 @@ mod tests {
     fn copy(bits: u64) -> BitmapCopy {
         let mut bytes = Bytes::default();
         bytes.put(Sector(16), &page(3, bits));
-        BitmapCopy::read(Sector(16), &bytes).unwrap()
+        BitmapCopy::read(Sector(16), 8192, &bytes).unwrap()
     }
 
     #[test]
@@ -246,7 +339,57 @@ mod tests {
             assert!(header.refusal().is_some_and(|said| said.contains(why)));
             let mut bytes = Bytes::default();
             bytes.put(Sector(16), &raw);
-            assert_eq!(BitmapCopy::read(Sector(16), &bytes), None);
+            let read = BitmapCopy::read(Sector(16), 8192, &bytes);
+            assert_eq!(read, Err(BadBitmap::None));
+        }
+    }
+
+    /// A header may ask for anything: what the legs can't need is not allocated.
+    #[test]
+    fn more_bits_than_the_legs_need_are_refused() {
+        let refused = |sync: u64, chunk: u32, most| {
+            let mut raw = page(1, 0);
+            raw[40..48].copy_from_slice(&sync.to_le_bytes());
+            raw[52..56].copy_from_slice(&chunk.to_le_bytes());
+            let mut bytes = Bytes::default();
+            bytes.put(Sector(16), &raw);
+            matches!(
+                BitmapCopy::read(Sector(16), most, &bytes),
+                Err(BadBitmap::Refused(_))
+            )
+        };
+        assert!(!refused(8192, 512, 8192));
+        assert!(refused(8193, 512, 8192), "larger than the legs");
+        assert!(refused(8192, 1536, 8192), "no power of two");
+        assert!(refused(8192, 256, 8192), "less than a sector");
+        assert!(!refused(CHUNKS_MAX, 512, u64::MAX));
+        assert!(refused(CHUNKS_MAX + 1, 512, u64::MAX), "too many");
+        assert!(refused(u64::MAX, 1 << 31, u64::MAX), "too many");
+    }
+
+    /// A header by which the bits lie otherwise: the copy is read anew, from what is there and what is on its way.
+    #[test]
+    fn bits_that_are_laid_anew_are_read_by_the_new_header() {
+        let old = copy(0b1);
+        let mut wider = page(5, 0b110);
+        wider[52..56].copy_from_slice(&131_072u32.to_le_bytes());
+        let mut more = page(5, 0b110);
+        more[40..48].copy_from_slice(&(8192u64 * 128).to_le_bytes());
+        assert!(!old.is_laid_anew(Sector(16), &page(9, 0b11)));
+        assert!(!old.is_laid_anew(Sector(17), &wider));
+        let mut bytes = Bytes::default();
+        bytes.put(Sector(17), &[0xff; SECTOR_BYTES]);
+        for (raw, chunk) in [(&wider, 256), (&more, 128)] {
+            assert!(old.is_laid_anew(Sector(16), raw));
+            let pages = [(Sector(16), &raw[..])];
+            let new = old.anew(1 << 20, &bytes, pages.into_iter()).unwrap();
+            assert_eq!((new.header().events, new.chunk_sectors()), (5, chunk));
+            assert!(!new.is_set(0) && new.is_set(1) && new.is_set(2));
+            assert!(!new.is_laid_anew(Sector(16), raw));
+            // Of the bits behind the first sector, those that the leg holds; none are left of a bitmap that has fewer.
+            assert_eq!(new.is_set(2048), chunk == 128);
+            let none = old.anew(8192 / 2, &bytes, pages.into_iter());
+            assert!(matches!(none, Err(BadBitmap::Refused(_))));
         }
     }
 
@@ -271,7 +414,7 @@ mod tests {
             }
             let mut bytes = Bytes::default();
             bytes.put(Sector(16), &raw);
-            if let Some(mut copy) = BitmapCopy::read(Sector(16), &bytes) {
+            if let Ok(mut copy) = BitmapCopy::read(Sector(16), 8192, &bytes) {
                 let before = copy.clone();
                 for (chunk, set) in copy.apply(Sector(start), &raw) {
                     prop_assert!(set != before.is_set(chunk));

@@ -13,10 +13,12 @@
 //! are recognised and refused in one line.
 
 pub mod bitmap;
+pub mod parts;
 pub mod stripe;
 pub mod superblock;
 
-pub use bitmap::{BitmapCopy, BitmapHeader};
+pub use bitmap::{BadBitmap, BitmapCopy, BitmapHeader};
+pub use parts::Parts;
 pub use stripe::{OnLeg, Stripe};
 pub use superblock::{BadSuperblock, IN_SYNC, Layout, Superblock, Uuid};
 
@@ -145,7 +147,7 @@ impl Array {
 #[derive(Clone, Debug)]
 struct LegState {
     /// What of the leg md was given.
-    part: SectorRange,
+    parts: Parts,
     declared: Option<SectorRange>,
     superblock: Result<Superblock, BadSuperblock>,
     bitmap: Option<BitmapHeader>,
@@ -164,7 +166,7 @@ impl Model {
     pub fn new(legs: impl Iterator<Item = (SectorRange, Option<SectorRange>)>) -> Model {
         let legs = legs
             .map(|(part, declared)| LegState {
-                part,
+                parts: Parts::new(part),
                 declared: declared.filter(|range| part.covers(*range) && !range.is_empty()),
                 superblock: Err(BadSuperblock::None),
                 bitmap: None,
@@ -221,10 +223,7 @@ impl Model {
         let place = |at: Sector, count| {
             SectorRange::new(at, count).is_some_and(|place| place.intersection(range).is_some())
         };
-        Layout::ALL
-            .iter()
-            .filter_map(|layout| layout.place(state.part))
-            .any(|place| place.intersection(range).is_some())
+        state.parts.may_hold_superblock(range)
             || state
                 .superblock
                 .as_ref()
@@ -245,11 +244,25 @@ impl Model {
         self.fold(|other| other != leg)
     }
 
+    /// A leg has grown: this is what md has of it now. Tells what [`Self::observe`] does.
+    pub fn grew(&mut self, leg: LegId, part: SectorRange, bytes: &Bytes) -> bool {
+        let Some(state) = self.legs.get_mut(leg.index()) else {
+            return false;
+        };
+        let faulty = state.faulty;
+        if !state.parts.grow(part) {
+            return false;
+        }
+        self.decode(leg, bytes);
+        self.legs[leg.index()].faulty = faulty;
+        self.fold(|_| true)
+    }
+
     fn decode(&mut self, leg: LegId, bytes: &Bytes) {
         let Some(state) = self.legs.get_mut(leg.index()) else {
             return;
         };
-        state.superblock = superblock::find(bytes, state.part);
+        state.superblock = state.parts.find(bytes);
         state.bitmap = state
             .superblock
             .as_ref()

@@ -84,6 +84,46 @@ fn each_version_1_place_is_found() {
     }
 }
 
+/// Until md moves the superblock to the new end it is the one at the old end; from then on that one counts no more, whatever it says.
+#[test]
+fn the_superblock_at_the_end_moves_as_the_leg_grows() {
+    let grown = SectorRange::new(Sector(0), 8192).unwrap();
+    let mut model = Model::new([(whole(), None)].into_iter());
+    let mut bytes = Bytes::default();
+    let (old, mut raw) = image(Layout::V1_0, 0, &[0], 5);
+    bytes.put(old, &raw);
+    model.observe(LegId(0), &bytes);
+    assert!(model.suspect(LegId(0)));
+    let own = |at: Sector| SectorRange::new(at, 1).unwrap();
+    let new = Layout::V1_0.position(8192).unwrap();
+    assert!(!model.concerns(LegId(0), own(new)));
+    assert!(!model.grew(LegId(0), grown, &bytes));
+    assert_eq!(model.superblock(LegId(0)).unwrap().position, old);
+    assert!(model.concerns(LegId(0), own(new)) && model.concerns(LegId(0), own(old)));
+    // That the leg grew does not make it good again.
+    assert_eq!(model.arrays()[0].active().count(), 0);
+    raw[80..88].copy_from_slice(&6000u64.to_le_bytes());
+    raw[144..152].copy_from_slice(&new.0.to_le_bytes());
+    for events in [6u64, 4] {
+        raw[200..208].copy_from_slice(&events.to_le_bytes());
+        let sum = superblock::checksum_1(&raw, 1);
+        raw[216..220].copy_from_slice(&sum.to_le_bytes());
+        bytes.put(new, &raw);
+        model.written(LegId(0), &bytes);
+        let array = &model.arrays()[0];
+        assert_eq!((array.sectors, array.events), (6000, events));
+    }
+    // Torn, it is not the old one that counts.
+    raw[200] ^= 1;
+    bytes.put(new, &raw);
+    assert!(!model.written(LegId(0), &bytes) || model.arrays().is_empty());
+    let bad = BadSuperblock::Checksum(Layout::V1_0, new);
+    assert_eq!(model.superblock(LegId(0)), Err(&bad));
+    // Smaller it never gets.
+    assert!(!model.grew(LegId(0), whole(), &bytes));
+    assert_eq!(model.superblock(LegId(0)), Err(&bad));
+}
+
 #[test]
 fn a_leg_that_the_freshest_superblock_calls_faulty_is_not_active() {
     let model = two(Layout::V1_2, [&[0, 0xfffe], &[0, 1]], [6, 5]);

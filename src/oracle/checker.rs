@@ -11,7 +11,7 @@ use super::verdict::Coverage;
 use super::world::World;
 use super::wrong::Wrongs;
 use crate::block::{LegId, RequestId, Sector, SectorRange};
-use crate::event::{Event, EventNo, FrontendChange, GuestEnd, What};
+use crate::event::{Action, Event, EventNo, FrontendChange, GuestEnd, What};
 use crate::header::RunHeader;
 use crate::md::{ArrayKey, never_metadata};
 use crate::shadow::{RangeSet, Table};
@@ -169,6 +169,9 @@ impl Checker {
                 self.world.requests.rule(decided.request, decided.rule);
                 self.injected.decided(decided);
                 self.durable.troubles.decided(decided);
+                if let Action::Resize { sectors } = decided.action {
+                    self.grew(decided.request.leg, sectors);
+                }
             }
             What::Fetched(fetched) => self.fetched(no, fetched),
             What::Completed(completed) => self.completed(no, us, completed),

@@ -12,7 +12,7 @@ use super::excuse::Excuse;
 use super::intents::{Accept, Book};
 use super::same_data;
 use super::{discard_all, world::World, world::leg_sector};
-use crate::block::{LegId, Operation, Sector, SectorRange};
+use crate::block::{LegId, Sector};
 use crate::event::EventNo;
 use crate::finding::{Check, Confidence, Wrongness};
 use crate::mark::IntentKind;
@@ -170,7 +170,7 @@ fn name(
         } else {
             (right.leg, right_at)
         };
-        if was_read(world, unknown, at) || array.resync_offset != crate::md::IN_SYNC {
+        if world.requests.may_have_read(unknown, at) || array.resync_offset != crate::md::IN_SYNC {
             return Compared::Excused(Excuse::BeforeResync);
         }
     }
@@ -201,18 +201,4 @@ fn name(
         Confidence::Suspect,
         wrong.leg,
     )
-}
-
-fn was_read(world: &World, leg: LegId, at: Sector) -> bool {
-    let Some(range) = SectorRange::new(at, 1) else {
-        return false;
-    };
-    let (requests, whole) =
-        world
-            .requests
-            .touching(leg, range, EventNo(0), EventNo(u64::MAX), usize::MAX);
-    !whole
-        || requests
-            .iter()
-            .any(|past| past.operation == Operation::Read)
 }

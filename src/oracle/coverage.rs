@@ -7,6 +7,7 @@ use super::known;
 use super::lost::{HUNG, LOST};
 use super::verdict::{Coverage, EndState, Outcome, Verdict, in_order};
 use super::world::bit;
+use crate::block::LegId;
 use crate::event::GuestEnd;
 use crate::finding::{Cause, Check, Finding, Range, Wrongness};
 use crate::mark::IntentKind;
@@ -268,6 +269,12 @@ impl Checker {
             {
                 reasons.push(why.to_owned());
             }
+            for member in array.active().filter(|_| array.refused.is_none()) {
+                if let Some(why) = self.promises.leg(member.leg).refused {
+                    let leg = self.world.header.leg_name(member.leg);
+                    reasons.push(format!("leg {leg}'s bitmap was not checked: {why}"));
+                }
+            }
         }
     }
 
@@ -294,6 +301,15 @@ impl Checker {
             reasons.push(format!(
                 "{} requests of the workload went to a target that maps to no array that is known",
                 coverage.intents_unmapped
+            ));
+        }
+        if self.guest.to_the_unseen > 0 {
+            reasons.push(self.unseen_in_words());
+        }
+        if self.book.crowded() > 0 {
+            reasons.push(format!(
+                "{} requests of the workload were not judged: too many that lie over each other had not ended, or were not flushed",
+                self.book.crowded()
             ));
         }
         if coverage.sectors_compared * 100
@@ -364,6 +380,22 @@ impl Checker {
         }
     }
 
+    /// An array that was checked is gone from all legs, and the workload went on.
+    fn unseen_in_words(&self) -> String {
+        let legs = (0..).map(LegId).zip(&self.world.header.legs);
+        let bad: Vec<String> = legs
+            .filter_map(|(leg, head)| match self.world.md.superblock(leg) {
+                Ok(_) | Err(BadSuperblock::None) => None,
+                Err(bad) => Some(format!("; leg {}: {bad}", head.config.name)),
+            })
+            .collect();
+        format!(
+            "{} requests of the workload went to an array that was checked before, and that no leg tells of any more{}",
+            self.guest.to_the_unseen,
+            bad.concat()
+        )
+    }
+
     /// Known deviations that the scenario is there to show, on a kernel that has them.
     fn explain_known(&self, seen: &[Finding], reasons: &mut Vec<String>) {
         for id in &self.world.header.expect.known {
@@ -392,6 +424,12 @@ impl Checker {
             match self.world.md.superblock(leg) {
                 Ok(_) | Err(BadSuperblock::None) => {}
                 Err(bad) => notes.push(format!("leg {}: {bad}", head.config.name)),
+            }
+            if self.promises.leg(leg).set_at.forgot {
+                notes.push(format!(
+                    "leg {}: so many bits were set at once that bit-first took some for flushed",
+                    head.config.name
+                ));
             }
             let refused = self.world.bytes.get(at).map_or(0, |bytes| bytes.refused());
             if refused > 0 {

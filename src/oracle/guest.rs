@@ -11,7 +11,7 @@ use crate::block::{RequestId, Sector, SectorRange, to_usize};
 use crate::event::{EventNo, GuestEnd};
 use crate::finding::{Finding, StoryLine};
 use crate::mark::{Intent, IntentKind, Mark, Phase, Target};
-use crate::md::{Array, ArrayKey, Uuid};
+use crate::md::{Array, ArrayKey, DECLARED, Uuid};
 
 /// Bad reads that are remembered one by one.
 const BAD_READS_MAX: usize = 1000;
@@ -107,6 +107,8 @@ pub(crate) struct Guest {
     pub(crate) target_in_boot: bool,
     /// The array that each target was last seen to be on.
     homes: BTreeMap<u16, Uuid>,
+    /// Requests to an array that was checked and that no leg tells of any more.
+    pub(crate) to_the_unseen: u64,
     pub(crate) bad_reads: Vec<BadRead>,
     pub(crate) bad_reads_more: u64,
     bad_reads_looked: usize,
@@ -290,10 +292,19 @@ impl Checker {
             !mapped.parts.is_empty() && self.book.begin(no, us, intent, &mapped.parts, mapped.iv);
         if !begun {
             self.coverage.intents_unmapped += 1;
+            self.guest.to_the_unseen += u64::from(self.is_unseen(intent.target));
             // Its array may be one that was known before and is not to be seen now: what was meant there must not be expected when it is seen again.
             let parts = self.last_known(intent);
             self.book.begin_unknown(no, us, intent, &parts);
         }
+    }
+
+    /// Whether a target was on an array that was checked and that no leg tells of any more.
+    fn is_unseen(&self, target: u16) -> bool {
+        self.guest.homes.get(&target).is_some_and(|home| {
+            let mut all = self.world.md.arrays().iter();
+            *home != DECLARED.uuid && all.all(|array| array.key.uuid != *home)
+        })
     }
 
     /// Where an intent lies on the array that its target was on before.

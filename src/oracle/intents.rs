@@ -4,7 +4,8 @@
 //! guest went away first, leaves its content or what was there before. A discard and an unstamped write leave unknown content.
 //! A buffered write supersedes only once a flush that began after it ended has ended: until then a crash may take it back.
 //!
-//! Memory: an intent is dropped when no sector of it is acceptable any more; a sector keeps the last two that were superseded, for stories.
+//! Memory: an intent is dropped when no sector of it is acceptable any more; a sector keeps the last two that were superseded, for stories. Intents that neither
+//! end nor are flushed supersede nothing: where they lie over each other there is room for so many, then anything is acceptable and the run says so.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +24,12 @@ use crate::shadow::{Table, ZERO_DIGEST};
 const WRITE_MAX: u32 = 1 << 15;
 /// The longest other intent that is believed, in sectors.
 const OTHER_MAX: u32 = 1 << 21;
+
+/// Intents that a sector has room for.
+const CANDIDATES_MAX: usize = 1024;
+/// What intents may weigh that lie over others which may still be there: one a sector, and [`OVER_WEIGHT`] each until it is settled.
+const WEIGHT_MAX: usize = 1 << 24;
+const OVER_WEIGHT: usize = 16;
 
 /// A stamp that was superseded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +106,10 @@ pub(crate) struct Book {
     flushes: BTreeMap<OpenKey, EventNo>,
     /// By target: the begin of the latest flush that ended well.
     flushed_to: BTreeMap<u16, EventNo>,
+    /// What intents weigh that lie over others.
+    weight: usize,
+    /// Requests for which there was no room.
+    crowded: u64,
     /// Superseded versions, where they are kept.
     past: Option<BTreeMap<ArrayKey, Table<PastVersions>>>,
 }
@@ -220,18 +231,13 @@ impl Book {
             end_us: 0,
             ok: false,
             digests: Box::default(),
+            over: false,
             iv,
             cells: u32::try_from(part.array.count()).expect("not more than the request has"),
         };
-        if intent.kind == IntentKind::Write {
-            record.digests = part
-                .array
-                .sectors()
-                .filter_map(|sector| record.offset(sector))
-                .map(|at| crc32fast::hash(&self.bytes(&record.meant_at(self.run, at))))
-                .collect();
-        }
         let table = self.cells.entry(part.key).or_default();
+        let mut over = 0;
+        let mut full = false;
         for sector in part.array.sectors() {
             let cell = table.slot(sector).get_or_insert_with(|| Cell {
                 candidates: SmallVec::new(),
@@ -240,12 +246,42 @@ impl Book {
                 judged: 0,
                 old: None,
             });
-            cell.candidates.push(id);
+            over += usize::from(!cell.candidates.is_empty());
+            full |= cell.candidates.len() >= CANDIDATES_MAX;
             cell.seen = 0;
             cell.judged = 0;
         }
+        record.over = over > 0;
+        full |= record.over && self.weight + over + OVER_WEIGHT > WEIGHT_MAX;
+        if !full && record.over {
+            self.weight += over + OVER_WEIGHT;
+        }
+        self.crowded += u64::from(full);
+        for sector in part.array.sectors() {
+            match table.get_mut(sector) {
+                Some(cell) if full => cell.base = true,
+                Some(cell) => cell.candidates.push(id),
+                None => {}
+            }
+        }
+        if full {
+            return id;
+        }
+        if intent.kind == IntentKind::Write {
+            record.digests = part
+                .array
+                .sectors()
+                .filter_map(|sector| record.offset(sector))
+                .map(|at| crc32fast::hash(&self.bytes(&record.meant_at(self.run, at))))
+                .collect();
+        }
         self.records.insert(id, record);
         id
+    }
+
+    /// Requests for which there was no room: what they wrote was not judged.
+    pub(crate) fn crowded(&self) -> u64 {
+        self.crowded
     }
 
     /// A request ended: its parts. Superseding is [`Book::settle`]'s.
@@ -273,10 +309,13 @@ impl Book {
 
     /// The request's content is now sure: what ended before it began is no longer acceptable.
     pub(crate) fn settle(&mut self, id: IntentNo) {
-        let Some(record) = self.records.get(&id) else {
+        let Some(record) = self.records.get_mut(&id) else {
             return;
         };
         let (begin, key, array) = (record.begin, record.key, record.array);
+        if std::mem::take(&mut record.over) {
+            self.weight -= OVER_WEIGHT;
+        }
         let mut dropped: Vec<IntentNo> = Vec::new();
         if let Some(table) = self.cells.get_mut(&key) {
             for sector in array.sectors() {
@@ -289,6 +328,7 @@ impl Book {
                 cell.base = false;
                 let records = &self.records;
                 let mut old: SmallVec<[Old; 2]> = SmallVec::new();
+                let before = cell.candidates.len();
                 cell.candidates.retain(|other| {
                     let Some(record) = records.get(other) else {
                         return false;
@@ -312,6 +352,8 @@ impl Book {
                     }
                     !superseded
                 });
+                // One of a sector's weighs nothing.
+                self.weight -= before - cell.candidates.len();
                 for one in old {
                     let kept = cell.old.get_or_insert_with(|| Box::new([None; 2]));
                     kept[1] = kept[0];
@@ -323,6 +365,7 @@ impl Book {
             if let Some(record) = self.records.get_mut(&other) {
                 record.cells -= 1;
                 if record.cells == 0 {
+                    self.weight -= if record.over { OVER_WEIGHT } else { 0 };
                     self.records.remove(&other);
                 }
             }
@@ -599,4 +642,60 @@ impl Book {
 
 fn open_key(intent: &Intent) -> OpenKey {
     (intent.writer, intent.sequence, intent.kind, intent.target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mark::{IntentFlags, Phase};
+    use crate::md::DECLARED;
+    use proptest::prelude::*;
+
+    fn intent(sequence: u64, sector: u64, count: u32) -> Intent {
+        Intent {
+            phase: Phase::Begin,
+            kind: IntentKind::Write,
+            target: 1,
+            writer: 1,
+            sequence,
+            sector: Sector(sector),
+            count,
+            slot: 0,
+            flags: IntentFlags::default(),
+        }
+    }
+
+    proptest! {
+        /// What ended well and lies over nothing that may be there weighs nothing, however often its sectors were written before.
+        #[test]
+        fn only_what_lies_over_others_weighs(steps in prop::collection::vec((0u64..40, 1u32..20, 0u8..4), 0..60)) {
+            let mut book = Book::default();
+            let mut no = 0;
+            let mut write = |book: &mut Book, sector: u64, count: u32, ends: u8| {
+                no += 2;
+                let array = SectorRange::new(Sector(sector), count.into()).unwrap();
+                let part = Part { key: DECLARED, array, striped: None };
+                let one = intent(no, sector, count);
+                assert!(book.begin(EventNo(no), 0, &one, &[part], None));
+                if ends > 0 {
+                    let errno = u16::from(ends == 1);
+                    let parts = book.end(EventNo(no + 1), 0, &one, errno).unwrap();
+                    for id in parts.into_iter().filter(|_| errno == 0) {
+                        book.settle(id);
+                    }
+                }
+            };
+            for (sector, count, ends) in steps {
+                write(&mut book, sector, count, ends);
+                let over = |cell: &Cell| cell.candidates.len() - 1;
+                let sectors: usize = book.cells().map(|(_, _, cell)| over(cell)).sum();
+                let records = book.records.values().filter(|record| record.over).count();
+                prop_assert_eq!(book.weight, sectors + OVER_WEIGHT * records);
+            }
+            let open = book.records.values().any(|record| !record.ended());
+            write(&mut book, 0, 64, 2);
+            prop_assert!(open || book.weight == 0);
+            prop_assert_eq!(book.crowded(), 0);
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::event::EventNo;
 use crate::finding::{Check, Confidence, Wrongness};
 use crate::mark::IntentKind;
 use crate::md::{Array, ArrayKey, Member};
-use crate::shadow::Origin;
+use crate::shadow::{Origin, RangeSet};
 
 /// Lagging writes whose legs got READs that are remembered.
 const LAGGED_MAX: usize = 100_000;
@@ -79,6 +79,7 @@ impl Checker {
         let mut wrong: Vec<(Sector, Wrongness)> = Vec::new();
         let mut early: Vec<(Sector, Wrongness)> = Vec::new();
         let mut passed: Vec<(Sector, Wrongness)> = Vec::new();
+        let failed = std::cell::OnceCell::new();
         let (mut judged, mut good) = (0, 0u64);
         for sector in record.array.sectors() {
             let ours = self
@@ -113,7 +114,7 @@ impl Checker {
                 self.count(Check::AckAll, 1);
                 match ack_all::look(&self.world, record, member, sector) {
                     Arrival::Pending => early.push((sector, Wrongness::Early)),
-                    Arrival::Unseen if self.passed_by(record, array, member, sector) => {
+                    Arrival::Unseen if self.passed_by(record, array, member, sector, &failed) => {
                         passed.push((sector, Wrongness::Absent));
                     }
                     Arrival::Unseen | Arrival::Failed | Arrival::Done => {}
@@ -152,8 +153,16 @@ impl Checker {
         }
     }
 
-    /// Whether a leg, whose content is right by another write that overlaps this one, was never given this one, and another active leg was.
-    fn passed_by(&self, record: &Record, array: &Array, member: &Member, sector: Sector) -> bool {
+    /// Whether a leg, whose content is right by another write that overlaps this one, was never given this one, and another active leg was. `failed`:
+    /// where the leg failed a request since, once that was looked up.
+    fn passed_by(
+        &self,
+        record: &Record,
+        array: &Array,
+        member: &Member,
+        sector: Sector,
+        failed: &std::cell::OnceCell<RangeSet>,
+    ) -> bool {
         let since = self.active_since.get(&(array.key, member.leg));
         let Some(at) = leg_sector(member, sector) else {
             return false;
@@ -164,11 +173,16 @@ impl Checker {
             && since.is_some_and(|since| *since < record.begin)
             && self.world.shadow(member.leg).remembers(at, record.begin)
             && !self.world.is_bad(member.leg, at)
-            && !self.failed_since(member, at, record.begin)
             && array
                 .active()
                 .filter(|other| other.leg != member.leg)
                 .any(|other| ack_all::look(&self.world, record, other, sector) == Arrival::Done)
+            && !failed
+                .get_or_init(|| {
+                    let range = leg_range(member, record.array);
+                    self.failed_since(member, range, record.begin)
+                })
+                .contains(at)
     }
 
     /// A leg that may lag: whether it does.
@@ -219,6 +233,8 @@ impl Checker {
                         .any(|v| v.no > record.begin && v.origin == origin)
             })
         };
+        // Looked up once, and where it matters: the log is long.
+        let failed = std::cell::OnceCell::new();
         let mut wrong = Vec::new();
         for sector in record.array.sectors() {
             if got(&self.world, member, sector) {
@@ -228,10 +244,16 @@ impl Checker {
                 .active()
                 .filter(|other| other.leg != member.leg)
                 .any(|other| got(&self.world, other, sector));
-            let failed = leg_sector(member, sector).is_some_and(|at| {
-                self.world.is_bad(member.leg, at) || self.failed_since(member, at, record.begin)
-            });
-            if others && !failed {
+            let excused = || {
+                leg_sector(member, sector).is_some_and(|at| {
+                    let range = || leg_range(member, record.array);
+                    self.world.is_bad(member.leg, at)
+                        || failed
+                            .get_or_init(|| self.failed_since(member, range(), record.begin))
+                            .contains(at)
+                })
+            };
+            if others && !excused() {
                 wrong.push((sector, Wrongness::Absent));
             }
         }
@@ -241,23 +263,24 @@ impl Checker {
         }
     }
 
-    /// Whether a leg answered a request to a sector with an error since an event.
-    fn failed_since(&self, member: &Member, at: Sector, since: EventNo) -> bool {
+    /// Where in a range a leg answered a request with an error since an event, or left it without an answer.
+    fn failed_since(&self, member: &Member, range: SectorRange, since: EventNo) -> RangeSet {
         use crate::shadow::Ending;
-        let Some(one) = SectorRange::new(at, 1) else {
-            return false;
-        };
-        let (requests, _) = self
-            .world
-            .requests
-            .touching(member.leg, one, since, self.last, 1000);
-        requests.iter().any(|past| match past.ending {
+        let (requests, _) =
+            self.world
+                .requests
+                .touching(member.leg, range, since, self.last, usize::MAX);
+        let failed = requests.iter().filter(|past| match past.ending {
             Ending::Answered(status) => {
                 status != crate::block::Status::Ok && past.operation.modifies()
             }
             Ending::Abandoned => true,
             Ending::Open => false,
-        })
+        });
+        failed
+            .flat_map(|past| &past.ranges)
+            .filter_map(|one| one.intersection(range))
+            .collect()
     }
 
     /// Judges everything that waits, and compares the legs. `declared`: the agent says that md is at rest, which it may be before the superblock
@@ -412,7 +435,7 @@ impl Checker {
                 .requests
                 .touching(member.leg, on_leg, record.begin, record.end, 1000);
         let mut instead = Instead::default();
-        let mut read = crate::shadow::RangeSet::default();
+        let mut read = RangeSet::default();
         for past in requests.iter().filter(|r| r.operation == Operation::Read) {
             instead.reads += 1;
             if instead.first == EventNo(0) {

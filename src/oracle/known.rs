@@ -29,6 +29,8 @@ pub enum When {
     BitOnItsWay,
     /// A leg's cache lost what its own marks still ask to be copied, and another leg's marks no longer do (K8).
     CacheLost,
+    /// The chunk came with the array's growth, and its bit was never set since (K10).
+    Grown,
 }
 
 /// What is known of a finding on a kernel.

@@ -507,6 +507,24 @@ impl Checker {
         self.metadata_seen = no;
     }
 
+    /// A rule made a leg larger: md may use it all, and moves a superblock that lies at the end.
+    pub(super) fn grew(&mut self, leg: LegId, sectors: u64) {
+        let Some(head) = self.world.header.legs.get_mut(leg.index()) else {
+            return;
+        };
+        head.grow(sectors);
+        let part = head.part();
+        self.promises.grew(leg, part);
+        let before = self.active_legs();
+        if self
+            .world
+            .md
+            .grew(leg, part, &self.world.bytes[leg.index()])
+        {
+            self.layout_changed(&before);
+        }
+    }
+
     /// The guest is still there: a leg that left metadata unanswered (it was unplugged, say) has failed it.
     pub(super) fn guest_goes_on(&mut self, no: EventNo) {
         for leg in std::mem::take(&mut self.unanswered) {

@@ -26,6 +26,8 @@ pub(crate) struct Record {
     /// Whether it ended well.
     pub(crate) ok: bool,
     pub(super) digests: Box<[u32]>,
+    /// Whether it lay over others when it began.
+    pub(super) over: bool,
     /// The IV of its first sector, where its target is encrypted.
     pub(super) iv: Option<Sector>,
     /// Sectors of which its content, or what it leaves unknown, is acceptable still.

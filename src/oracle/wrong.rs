@@ -206,6 +206,18 @@ impl Wrongs {
         }
     }
 
+    /// A leg's bitmap turns out to lie otherwise, at the latest since the superblock before (`since`): what was told of its bits is taken back.
+    pub(crate) fn laid_anew(&mut self, leg: LegId, since: EventNo) {
+        self.entries.retain(|wrong| {
+            let bits = matches!(wrong.check, Check::BitFirst | Check::BitDegraded);
+            let keep = !bits || wrong.leg != leg || wrong.at <= since;
+            if !keep && let Some(count) = self.counts.get_mut(&kind(wrong)) {
+                *count = count.saturating_sub(1);
+            }
+            keep
+        });
+    }
+
     /// A leg turns out to have failed (case 7): what it lacks since `since`, and what else was held against it since `seen`, is taken back. Tells the sectors.
     pub(crate) fn forgive(
         &mut self,

@@ -2,17 +2,16 @@
 
 use crate::block::{LegId, Sector, SectorRange};
 use crate::header::RunHeader;
-use crate::md::superblock::{self, IN_SYNC};
-use crate::md::{BitmapCopy, Superblock};
+use crate::md::{BitmapCopy, IN_SYNC, Parts, Superblock};
 use crate::shadow::Bytes;
 
 /// Chunks that one line names.
 const CHUNKS_MAX: usize = 6;
 
 /// One leg's metadata.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Leg {
-    part: SectorRange,
+    parts: Parts,
     bytes: Bytes,
     superblock: Option<Superblock>,
     bitmap: Option<BitmapCopy>,
@@ -36,8 +35,10 @@ pub(super) struct Metadata {
 impl Metadata {
     pub(super) fn new(header: &RunHeader) -> Metadata {
         let leg = |head: &crate::header::LegHead| Leg {
-            part: head.part(),
-            ..Leg::default()
+            parts: Parts::new(head.part()),
+            bytes: Bytes::default(),
+            superblock: None,
+            bitmap: None,
         };
         Metadata {
             legs: header.legs.iter().map(leg).collect(),
@@ -48,6 +49,13 @@ impl Metadata {
     pub(super) fn data_start(&self, leg: LegId) -> Option<u64> {
         let superblock = self.legs.get(leg.index())?.superblock.as_ref()?;
         Some(superblock.data_offset)
+    }
+
+    /// A leg has grown: this is what md has of it now.
+    pub(super) fn grew(&mut self, leg: LegId, part: SectorRange) {
+        if let Some(leg) = self.legs.get_mut(leg.index()) {
+            leg.parts.grow(part);
+        }
     }
 
     /// A leg got these sectors.
@@ -62,11 +70,14 @@ impl Metadata {
             return news;
         }
         leg.bytes.put(Sector(start), payload);
+        // Laid anew, as by a resize: no bit is the same one.
+        leg.bitmap
+            .take_if(|copy| copy.is_laid_anew(Sector(start), payload));
         if let Some(copy) = &mut leg.bitmap {
             let changed = copy.apply(Sector(start), payload);
             news.bitmap = in_words(&changed);
         }
-        let found = superblock::find(&leg.bytes, leg.part).ok();
+        let found = leg.parts.find(&leg.bytes).ok();
         if found.is_some() && found != leg.superblock {
             if let Some(now) = &found {
                 news.superblock = Some(superblock_in_words(now, leg.superblock.as_ref()));
@@ -77,7 +88,7 @@ impl Metadata {
         if leg.bitmap.is_none()
             && let Some(place) = leg.superblock.as_ref().and_then(|one| one.bitmap)
         {
-            leg.bitmap = BitmapCopy::read(place, &leg.bytes);
+            leg.bitmap = BitmapCopy::read(place, u64::MAX, &leg.bytes).ok();
         }
         news
     }

@@ -245,6 +245,13 @@ impl<'a> Painter<'a> {
             }
             // A leg's own delays hit every request, and are no news.
             What::Decided(decided) if decided.rule < OWN_RULES => {
+                let leg = decided.request.leg;
+                if let Action::Resize { sectors } = decided.action
+                    && let Some(mut head) = self.header.legs.get(leg.index()).cloned()
+                {
+                    head.grow(sectors);
+                    self.metadata.grew(leg, head.part());
+                }
                 if let Some(open) = self.open.get_mut(&decided.request) {
                     open.hit = true;
                 }

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use smallvec::SmallVec;
 
-use crate::block::{LegId, Operation, RequestId, SectorRange, Status};
+use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status};
 use crate::event::{Arrived, Digests, EventNo, Segment};
+use crate::shadow::RangeSet;
 
 /// Requests that the log keeps a leg.
 const LOG_MAX: usize = 16_384;
@@ -101,6 +102,8 @@ struct Lane {
     log: VecDeque<Past>,
     /// Requests that the log has dropped.
     dropped: u64,
+    /// What READs asked for, as long as the log has them all.
+    read: RangeSet,
 }
 
 /// Places of ended requests that are no reason to tidy up.
@@ -202,6 +205,11 @@ impl Requests {
                 logged: lane.dropped + lane.log.len() as u64,
             },
         );
+        if arrived.operation == Operation::Read && lane.dropped == 0 {
+            for range in &arrived.ranges {
+                lane.read.insert(*range);
+            }
+        }
         lane.log.push_back(Past {
             request: arrived.request,
             operation: arrived.operation,
@@ -302,6 +310,12 @@ impl Requests {
             .take(most)
             .collect();
         (found, whole)
+    }
+
+    /// Whether a sector of a leg may have been read: it was, or the log no longer has all requests.
+    pub fn may_have_read(&self, leg: LegId, sector: Sector) -> bool {
+        self.lane(leg)
+            .is_some_and(|lane| lane.log.len() == LOG_MAX || lane.read.contains(sector))
     }
 
     /// The logged request that arrived on a leg with this number of its own.

@@ -335,3 +335,26 @@ fn many_known_deviations_hide_no_finding_of_the_same_check() {
     assert_eq!(verdict.findings[0].legs, ["b"]);
     assert_eq!(verdict.known.len(), 1, "{:#?}", verdict.known);
 }
+
+/// As many failed requests as are remembered, and discards that one leg lacks: looked up once a discard, and not once a sector.
+#[test]
+fn what_a_leg_failed_is_looked_up_once_a_request() {
+    let mut history = array(2, "6.1.192");
+    for sequence in 2..8 {
+        let load = Load::new(1, sequence, 4096, 4096).kind(IntentKind::Discard);
+        history.begin(&load);
+        history.discard(0, 4096, 4096);
+        if sequence == 2 {
+            for _ in 0..16_000 {
+                let request = history.arrive(1, Operation::Discard, 0, 8);
+                history.complete_with(request, Status::IoErr, Content::NotTaken);
+            }
+        }
+        history.end(&load);
+    }
+    let finding = said(&finish(&mut history), Check::DiscardAll);
+    assert_eq!(
+        (finding.legs, finding.sectors),
+        (vec!["b".to_owned()], 4096)
+    );
+}

@@ -43,6 +43,9 @@ pub struct History {
     /// Whether there is a write-intent bitmap, and its bits.
     pub bitmap: bool,
     pub bits: u128,
+    /// The array's size on a leg, and the bitmap's chunks.
+    pub size: u64,
+    pub chunk: u64,
     /// Whether dirty marks and bits are written before data, as md does.
     pub honest_md: bool,
     /// Whether metadata writes are followed by a flush.
@@ -212,8 +215,8 @@ impl History {
     /// The array's size as the guest sees it.
     fn sectors(&self) -> u64 {
         match self.raid10_chunk {
-            Some(_) => ARRAY_SECTORS * u64::from(self.legs()) / 2,
-            None => ARRAY_SECTORS,
+            Some(_) => self.size * u64::from(self.legs()) / 2,
+            None => self.size,
         }
     }
 
@@ -276,6 +279,8 @@ impl History {
             write_mostly: None,
             bitmap: false,
             bits: 0,
+            size: ARRAY_SECTORS,
+            chunk: CHUNK_SECTORS,
             honest_md: true,
             meta_flush: true,
             dirty: false,

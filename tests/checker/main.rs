@@ -20,6 +20,7 @@ mod promises_record;
 mod promises_resync;
 mod raid10;
 mod random_md;
+mod resized;
 mod so_far;
 mod stacks;
 mod told;

@@ -589,3 +589,22 @@ fn a_cut_after_an_error_that_md_has_not_recorded() {
         assert_eq!(told, !failing);
     }
 }
+
+/// A bitmap that asks for more than its array can need is named, and the run is not clean.
+#[test]
+fn a_bitmap_that_is_too_large_is_not_looked_at() {
+    let mut history = told::array(2, "6.1.192");
+    for leg in 0..2 {
+        let mut page = history.bitmap_block(history.bits);
+        page[40..48].copy_from_slice(&u64::from(u32::MAX).to_le_bytes());
+        page[52..56].copy_from_slice(&512u32.to_le_bytes());
+        history.metadata(leg, 16, &[page]);
+    }
+    history.quiet();
+    history.power_off();
+    let verdict = history.verdict();
+    silent(&verdict);
+    assert_eq!(verdict.outcome, Outcome::Inconclusive);
+    let named = "leg a's bitmap was not checked: it is about more sectors than the legs have";
+    assert_eq!(verdict.reasons[0], named);
+}

@@ -241,3 +241,18 @@ fn only_step(verdict: &Verdict) -> Finding {
     );
     finding
 }
+
+/// Begins without an end, all of the same sectors: beyond what there is room for they are counted and not kept.
+#[test]
+fn begins_without_an_end_are_kept_up_to_a_bound() {
+    let mut history = told::array(2, "6.1.192");
+    for sequence in 0..1100 {
+        history.begin(&Load::new(2, sequence, 640, 8));
+    }
+    let verdict = finish(&mut history);
+    told::silent(&verdict);
+    assert_eq!(verdict.outcome, Outcome::Inconclusive);
+    let crowded = "76 requests of the workload were not judged";
+    let told = verdict.reasons.iter().any(|one| one.starts_with(crowded));
+    assert!(told, "{:?}", verdict.reasons);
+}

@@ -6,7 +6,7 @@ use super::harness::{full, run};
 const KERNELS: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.3.4"];
 
 /// The scenarios; with `LEGWATCH_FULL` on all of [`KERNELS`].
-const SCENARIOS: [&str; 42] = [
+const SCENARIOS: [&str; 44] = [
     "bad-blocks",
     "bitmap-large-chunks",
     "bitmap-live",
@@ -21,6 +21,8 @@ const SCENARIOS: [&str; 42] = [
     "fio-verify",
     "flush-storm",
     "grow",
+    "grow-legs",
+    "grow-size",
     "kill-in-load",
     "kill-no-bitmap",
     "known-k1",
@@ -91,6 +93,8 @@ by_default! {
     discards_ends_clean: "discards" on "6.18";
     flush_storm_ends_clean: "flush-storm" on "6.1";
     grow_ends_clean: "grow" on "6.12";
+    grow_legs_ends_clean: "grow-legs" on "7.3.4";
+    grow_size_ends_clean: "grow-size" on "6.12";
     kill_in_load_ends_clean: "kill-in-load" on "6.12";
     known_k2_ends_clean: "known-k2" on "6.12";
     libaio_ends_clean: "libaio" on "5.10";

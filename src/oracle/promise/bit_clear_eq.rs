@@ -75,16 +75,8 @@ impl Checker {
     /// The sectors of a range, of those written since they were last found equal, in which active legs differ without an excuse.
     fn unequal(&mut self, array: &Array, range: SectorRange) -> Vec<Difference> {
         let unproven = self.promises.unproven.entry(array.key).or_default();
-        let mut parts = RangeSet::default();
-        for part in unproven
-            .ranges()
-            .filter_map(|part| part.intersection(range))
-        {
-            parts.insert(part);
-        }
-        for part in parts.ranges() {
-            unproven.remove(part);
-        }
+        let parts: RangeSet = unproven.within(range).collect();
+        unproven.remove(range);
         self.differences(array, &parts)
     }
 }

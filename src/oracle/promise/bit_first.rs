@@ -5,13 +5,15 @@
 //! request is the only one in the guest: the bit is set in each active leg's copy as completed, and flushed, before the data arrives.
 //!
 //! Does not cover: the order of the two under concurrency: stock kernels let a second writer pass while the page is in flight (K1). Legs that are being recovered,
-//! stale bitmaps. A sweep of md's daemon within the time hides a page that was never meant to be sent (`daemon_sleep` is 5 s).
+//! stale bitmaps, what was held against a leg between the pages that a resize lays anew and the header that says so (it is taken back), chunks of a grown array
+//! whose bit was never set since (K10). A sweep of md's daemon within the time hides a page that was never meant to be sent (`daemon_sleep` is 5 s).
 
 use crate::block::{LegId, RequestId, SectorRange};
 use crate::event::EventNo;
 use crate::finding::{Check, Wrongness};
 use crate::md::{Array, ArrayKey};
 use crate::oracle::checker::Checker;
+use crate::oracle::known::When;
 
 /// Added to twice the longest metadata write.
 const GRACE_US: u64 = 2_000_000;
@@ -51,18 +53,21 @@ impl Checker {
                 let flushed = !wire.caches()
                     || wire
                         .set_at
-                        .get(&chunk)
-                        .is_none_or(|set| *set < durable || wire.flush_failed > *set);
+                        .get(chunk)
+                        .is_none_or(|set| set < durable || wire.flush_failed > set);
+                // One that is not known tells more than one that is.
+                let first = |had: Option<u64>| had.filter(|had| !wire.is_grown(*had));
                 if alone && !(held.is_set(chunk) && flushed) {
-                    strict = strict.or(Some(chunk));
+                    strict = first(strict).or(Some(chunk));
                 } else if !sent.is_set(chunk) {
-                    late = late.or(Some(chunk));
+                    late = first(late).or(Some(chunk));
                 }
             }
             let deadline_us = us
                 .saturating_add(wire.slowest_us.saturating_mul(2))
                 .saturating_add(GRACE_US);
             let place = held.area();
+            let grown = strict.is_some_and(|chunk| wire.is_grown(chunk));
             self.count(Check::BitFirst, 1);
             if let Some(chunk) = strict {
                 let note = format!(
@@ -71,10 +76,11 @@ impl Checker {
                     self.world.header.leg_name(id.leg),
                     self.world.header.leg_name(member.leg)
                 );
-                self.break_promise(
+                self.break_promise_when(
                     no,
                     Check::BitFirst,
                     Wrongness::Early,
+                    grown.then_some(When::Grown),
                     member.leg,
                     array.key,
                     on_array,
@@ -137,16 +143,18 @@ impl Checker {
                 self.promises.late_bits.push(late);
                 continue;
             }
+            let grown = self.promises.leg(late.leg).is_grown(late.chunk);
             let note = format!(
                 "data for chunk {} arrived with {}; leg {} was never sent its bit",
                 late.chunk,
                 late.since,
                 self.world.header.leg_name(late.leg)
             );
-            self.break_promise(
+            self.break_promise_when(
                 no,
                 Check::BitFirst,
                 Wrongness::Absent,
+                grown.then_some(When::Grown),
                 late.leg,
                 late.key,
                 late.array,
@@ -182,32 +190,53 @@ impl Checker {
         range: SectorRange,
         payload: &[u8],
     ) {
-        let Some(sent) = &mut self.promises.legs[id.leg.index()].sent else {
-            return;
-        };
-        if sent.area().intersection(range).is_none() {
+        let promises = &mut self.promises;
+        let wire = &mut promises.legs[id.leg.index()];
+        let area = wire.sent.as_ref().map(|sent| sent.area());
+        if area.is_none_or(|area| area.intersection(range).is_none()) {
             return;
         }
-        let changes = sent.apply(range.start(), payload);
-        let copy = sent.clone();
-        self.promises
+        // Pages on their way: md waits for all before it lays the bits anew.
+        let open = &self.world.requests;
+        let before = promises.payloads.iter().filter_map(|(other, payload)| {
+            let range = *open.open(*other)?.ranges.first()?;
+            (other.leg == id.leg).then_some((range.start(), &payload[..]))
+        });
+        let changes = wire.bits_sent(range.start(), payload, before);
+        let set = |late: &Late| {
+            wire.sent
+                .as_ref()
+                .is_some_and(|sent| sent.is_set(late.chunk))
+        };
+        let anew = changes.is_none();
+        if anew {
+            self.wrongs.laid_anew(id.leg, wire.kernel);
+        }
+        promises
             .late_bits
-            .retain(|late| late.leg != id.leg || !copy.is_set(late.chunk));
+            .retain(|late| late.leg != id.leg || !(anew || set(late)));
         let Some((array, member)) = self
             .promised(id.leg)
             .map(|(array, member)| (array.clone(), member.clone()))
         else {
             return;
         };
-        if !member.active || self.promises.leg(id.leg).sent_bitmap().is_none() {
+        let Some(sent) = self.promises.leg(id.leg).sent_bitmap() else {
+            return;
+        };
+        if !member.active {
             return;
         }
-        for (chunk, _) in changes.into_iter().filter(|(_, set)| !set) {
-            let sectors = array.of_chunk(&copy, chunk);
-            if !sectors.is_empty() {
-                self.bit_clear_eq(no, id, &array, chunk, sectors);
-                self.bit_degraded(no, id, &array, chunk, sectors);
-            }
+        let cleared: Vec<_> = changes
+            .into_iter()
+            .flatten()
+            .filter(|(_, set)| !set)
+            .map(|(chunk, _)| (chunk, array.of_chunk(sent, chunk)))
+            .filter(|(_, sectors)| !sectors.is_empty())
+            .collect();
+        for (chunk, sectors) in cleared {
+            self.bit_clear_eq(no, id, &array, chunk, sectors);
+            self.bit_degraded(no, id, &array, chunk, sectors);
         }
     }
 }

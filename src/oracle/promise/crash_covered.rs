@@ -48,7 +48,9 @@ impl Checker {
                 };
                 let note = "legs differ at the cut, and no dirty mark or bit says so".to_owned();
                 let on_leg = leg_range(member, run);
-                let when = if self.bit_on_its_way(&array, run) {
+                let when = if self.never_set_since_growth(&array, run) {
+                    Some(When::Grown)
+                } else if self.bit_on_its_way(&array, run) {
                     Some(When::BitOnItsWay)
                 } else {
                     array.may_lag(member).then_some(When::Behind)
@@ -104,6 +106,20 @@ impl Checker {
             array.member(late.leg).is_some()
                 && copy.is_some_and(|copy| array.chunks(copy, run).any(|chunk| chunk == late.chunk))
         })
+    }
+
+    /// Whether the bits that are missing are of chunks that came with the array's growth and were never set since.
+    fn never_set_since_growth(&self, array: &Array, run: SectorRange) -> bool {
+        let mut missing = array.active().flat_map(|member| {
+            let wire = self.promises.leg(member.leg);
+            let copy = wire.bitmap();
+            let chunks = copy.into_iter().flat_map(|copy| array.chunks(copy, run));
+            chunks
+                .filter(|chunk| copy.is_some_and(|copy| !copy.is_set(*chunk)))
+                .map(|chunk| wire.is_grown(chunk))
+                .collect::<Vec<_>>()
+        });
+        missing.next() == Some(true) && missing.all(|grown| grown)
     }
 
     pub(super) fn covered(&self, array: &Array, sector: Sector) -> bool {

@@ -3,8 +3,7 @@
 use super::class::Class;
 use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status};
 use crate::event::{Arrived, Digests, EventNo};
-use crate::md::superblock::{self, Superblock};
-use crate::md::{Array, IN_SYNC, Member};
+use crate::md::{Array, IN_SYNC, Member, Superblock};
 use crate::oracle::checker::Checker;
 use crate::oracle::world::array_range;
 use crate::shadow::{Bytes, Open, RangeSet};
@@ -78,11 +77,7 @@ impl Checker {
         self.promises.unrecorded.forget(leg);
         let wire = &mut self.promises.legs[leg.index()];
         wire.done.put(range.start(), payload);
-        if let Some(held) = &mut wire.held {
-            for (chunk, _) in held.apply(range.start(), payload) {
-                wire.set_at.remove(&chunk);
-            }
-        }
+        wire.bits_lost(range.start(), payload);
         wire.sent = wire.held.clone();
         wire.read_again();
     }
@@ -312,10 +307,9 @@ impl Checker {
         range: SectorRange,
         payload: &[u8],
     ) {
-        let part = self.promises.leg(id.leg).part;
         let mut bytes = Bytes::default();
         bytes.put(range.start(), payload);
-        let Ok(new) = superblock::find(&bytes, part) else {
+        let Ok(new) = self.promises.leg(id.leg).parts.find(&bytes) else {
             return;
         };
         let wire = self.promises.leg(id.leg);
@@ -477,15 +471,7 @@ impl Checker {
             wire.slowest_us = wire.slowest_us.max(us.saturating_sub(arrived_us));
         }
         wire.done.put(range.start(), payload);
-        if let Some(held) = &mut wire.held {
-            for (chunk, set) in held.apply(range.start(), payload) {
-                if set {
-                    wire.set_at.insert(chunk, no);
-                } else {
-                    wire.set_at.remove(&chunk);
-                }
-            }
-        }
+        wire.bits_held(no, range.start(), payload);
         let inside = |place: Option<SectorRange>| {
             place.is_some_and(|place| place.intersection(range).is_some())
         };

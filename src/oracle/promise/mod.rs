@@ -97,6 +97,15 @@ impl Promises {
         }
     }
 
+    /// A leg has grown: this is what md has of it now.
+    pub(crate) fn grew(&mut self, leg: LegId, part: SectorRange) {
+        if let Some(wire) = self.legs.get_mut(leg.index())
+            && wire.parts.grow(part)
+        {
+            wire.read_again();
+        }
+    }
+
     pub(crate) fn leg(&self, leg: LegId) -> &LegWire {
         &self.legs[leg.index()]
     }

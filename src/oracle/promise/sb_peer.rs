@@ -89,7 +89,7 @@ impl Checker {
         let Some(key) = self.world.md.of(id.leg).map(|(array, _)| array.key) else {
             return;
         };
-        let part = wire.part;
+        let part = wire.parts.newest();
         let mut whole = payload.to_vec();
         whole.resize(whole.len().max(4096), 0);
         let at = crate::block::Sector(own.position.0 - part.start().0);

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::gone::Gone;
-use crate::block::{RequestId, SectorRange};
+use crate::block::{RequestId, Sector, SectorRange};
 use crate::event::EventNo;
 use crate::header::LegHead;
-use crate::md::BitmapCopy;
 use crate::md::bitmap::bad_blocks;
-use crate::md::superblock::{self, BadSuperblock, Superblock, feature};
+use crate::md::superblock::{BadSuperblock, Superblock, feature};
+use crate::md::{BadBitmap, BitmapCopy, Parts};
 use crate::shadow::{Bytes, RangeSet};
 
 /// FLUSHes that are remembered a leg.
@@ -16,10 +16,44 @@ const FLUSHES_MAX: usize = 16;
 /// Errors that are remembered a leg.
 const ERRORS_MAX: usize = 1024;
 
+/// Bits of which it is remembered when they were set, a leg.
+const SET_AT_MAX: usize = 1 << 18;
+
+/// When bits were set, as far as that may matter still.
+#[derive(Debug, Default)]
+pub(crate) struct SetAt {
+    at: BTreeMap<u64, EventNo>,
+    /// Whether there were too many: of these it is no longer known.
+    pub(crate) forgot: bool,
+}
+
+impl SetAt {
+    /// When a chunk's bit was set; `None`: it is not, or was flushed since, or that is no longer known.
+    pub(super) fn get(&self, chunk: u64) -> Option<EventNo> {
+        self.at.get(&chunk).copied()
+    }
+
+    /// A bit was set. What was before `flushed`, the arrival of the last FLUSH that has ended, is as good as forgotten.
+    fn set(&mut self, chunk: u64, no: EventNo, flushed: EventNo) {
+        if self.at.len() >= SET_AT_MAX {
+            self.at.retain(|_, at| *at >= flushed);
+            if self.at.len() > SET_AT_MAX / 2 {
+                self.at.clear();
+                self.forgot = true;
+            }
+        }
+        self.at.insert(chunk, no);
+    }
+
+    pub(super) fn forget(&mut self, chunk: u64) {
+        self.at.remove(&chunk);
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct LegWire {
     /// What of the leg md was given.
-    pub(super) part: SectorRange,
+    pub(super) parts: Parts,
     pub(super) block_sectors: u64,
     pub(super) write_cache: bool,
     /// The metadata as completed. (The world's bytes are as fetched.)
@@ -43,8 +77,12 @@ pub(crate) struct LegWire {
     /// The bitmap as fetched, and as completed.
     pub(super) sent: Option<BitmapCopy>,
     pub(super) held: Option<BitmapCopy>,
+    /// Sectors that the bitmap is about since the array grew, in this boot, and of whose chunks no bit was set since (K10).
+    grown: RangeSet,
+    /// Why the bitmap that its superblock names is not looked at.
+    pub(crate) refused: Option<&'static str>,
     /// When bits were set in the completed copy.
-    pub(super) set_at: BTreeMap<u64, EventNo>,
+    pub(crate) set_at: SetAt,
     /// The bitmap's counter when the superblock in flight arrived.
     pub(super) header_at_arrival: BTreeMap<RequestId, Option<u64>>,
     /// The last errors that the leg returned in this boot, and the newest one that is no longer among them.
@@ -73,7 +111,7 @@ pub(crate) struct LegWire {
 impl LegWire {
     pub(super) fn new(leg: &LegHead) -> LegWire {
         LegWire {
-            part: leg.part(),
+            parts: Parts::new(leg.part()),
             block_sectors: u64::from(leg.config.block_size) / 512,
             write_cache: leg.config.write_cache,
             done: Bytes::default(),
@@ -87,7 +125,9 @@ impl LegWire {
             flush_failed: EventNo(0),
             sent: None,
             held: None,
-            set_at: BTreeMap::new(),
+            grown: RangeSet::default(),
+            refused: None,
+            set_at: SetAt::default(),
             header_at_arrival: BTreeMap::new(),
             errors: VecDeque::new(),
             forgotten_error: EventNo(0),
@@ -144,8 +184,9 @@ impl LegWire {
         self.unfixed.insert(range);
     }
 
-    /// A boot begins: errors were the one's before.
+    /// A boot begins: errors were the one's before, and bits are set anew by what is read.
     pub(super) fn forget_errors(&mut self) {
+        self.grown = RangeSet::default();
         self.errors.clear();
         self.forgotten_error = EventNo(0);
         self.unfixed = RangeSet::default();
@@ -172,10 +213,7 @@ impl LegWire {
     }
 
     pub(super) fn touches_superblock(&self, range: SectorRange) -> bool {
-        superblock::Layout::ALL
-            .iter()
-            .filter_map(|layout| layout.place(self.part))
-            .any(|place| place.intersection(range).is_some())
+        self.parts.may_hold_superblock(range)
     }
 
     /// The place of the superblock that the leg has.
@@ -219,7 +257,7 @@ impl LegWire {
     }
 
     pub(super) fn read_again(&mut self) {
-        self.superblock = match superblock::find(&self.done, self.part) {
+        self.superblock = match self.parts.find(&self.done) {
             Ok(found) => Some(found),
             Err(BadSuperblock::None) => None,
             Err(_) => self.superblock.take(),
@@ -228,9 +266,114 @@ impl LegWire {
         let place = self.superblock.as_ref().and_then(|found| found.bitmap);
         let here = self.held.as_ref().map(|copy| copy.area().start());
         if place != here || place.is_none() {
-            self.held = place.and_then(|at| BitmapCopy::read(at, &self.done));
+            self.read_bitmap(place);
             self.sent = self.held.clone();
-            self.set_at.clear();
+        }
+    }
+
+    fn read_bitmap(&mut self, place: Option<Sector>) {
+        let read = place.map(|at| BitmapCopy::read(at, self.sectors_at_most(), &self.done));
+        self.refused = match &read {
+            Some(Err(BadBitmap::Refused(why))) => Some(why),
+            Some(Ok(_) | Err(BadBitmap::None)) | None => None,
+        };
+        self.held = read.and_then(Result::ok);
+        self.set_at.at.clear();
+    }
+
+    /// How many sectors the leg's array can have.
+    fn sectors_at_most(&self) -> u64 {
+        let legs = self
+            .superblock
+            .as_ref()
+            .filter(|superblock| superblock.level == 10)
+            .map_or(1, |superblock| u64::from(superblock.raid_disks));
+        self.parts.newest().count().saturating_mul(legs)
+    }
+
+    /// A metadata write was fetched: the leg is sent these bits. Tells which changed, unless all bits lie otherwise now: then `None`. `before`: the pages
+    /// that are on their way already, the oldest first.
+    pub(super) fn bits_sent<'a>(
+        &mut self,
+        start: Sector,
+        payload: &'a [u8],
+        before: impl Iterator<Item = (Sector, &'a [u8])> + Clone,
+    ) -> Option<Vec<(u64, bool)>> {
+        let most = self.sectors_at_most();
+        let sent = self.sent.as_mut()?;
+        if !sent.is_laid_anew(start, payload) {
+            let changed = sent.apply(start, payload);
+            if !self.grown.is_empty() {
+                for (chunk, _) in changed.iter().filter(|(_, set)| *set) {
+                    self.grown.remove(sent.sectors(*chunk));
+                }
+            }
+            return Some(changed);
+        }
+        let pages = before.chain(std::iter::once((start, payload)));
+        let anew = sent.anew(most, &self.done, pages).ok();
+        if let Some(anew) = &anew {
+            self.grown.remove(sent.all());
+            self.grown.insert(anew.behind(sent));
+        }
+        self.sent = anew;
+        None
+    }
+
+    /// Whether a chunk came with the array's growth, and its bit was never set since.
+    pub(super) fn is_grown(&self, chunk: u64) -> bool {
+        let sectors = self.sent.as_ref().map(|sent| sent.sectors(chunk));
+        sectors.is_some_and(|sectors| self.grown.first_in(sectors).is_some())
+    }
+
+    /// A metadata write has completed (`done` has it already): the leg holds these bits.
+    pub(super) fn bits_held(&mut self, no: EventNo, start: Sector, payload: &[u8]) {
+        for (chunk, set) in self.changed_bits(start, payload) {
+            if set && self.write_cache {
+                self.set_at.set(chunk, no, self.flushed);
+            } else {
+                self.set_at.forget(chunk);
+            }
+        }
+    }
+
+    /// A power cut left these bits there (`done` has them already).
+    pub(super) fn bits_lost(&mut self, start: Sector, payload: &[u8]) {
+        for (chunk, _) in self.changed_bits(start, payload) {
+            self.set_at.forget(chunk);
+        }
+    }
+
+    /// The bits that a write changes in the completed copy; none if all lie otherwise now.
+    fn changed_bits(&mut self, start: Sector, payload: &[u8]) -> Vec<(u64, bool)> {
+        let Some(held) = &mut self.held else {
+            return Vec::new();
+        };
+        if held.is_laid_anew(start, payload) {
+            let place = held.area().start();
+            self.read_bitmap(Some(place));
+            return Vec::new();
+        }
+        held.apply(start, payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many bits are set, and whether or not anybody flushes.
+    #[test]
+    fn the_times_of_bits_are_bounded() {
+        for flushes in [false, true] {
+            let mut times = SetAt::default();
+            for no in 1..=3 * SET_AT_MAX as u64 {
+                let flushed = EventNo(if flushes { no / 1000 * 1000 } else { 0 });
+                times.set(no, EventNo(no), flushed);
+                assert!(times.at.len() <= SET_AT_MAX);
+                assert_eq!(times.get(no), Some(EventNo(no)));
+            }
+            assert_eq!(times.forgot, !flushes);
         }
     }
 }

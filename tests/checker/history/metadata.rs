@@ -3,7 +3,7 @@
 use legwatch::block::{Operation, SECTOR_BYTES};
 use legwatch::md::superblock::checksum_1;
 
-use super::{ARRAY_SECTORS, Block, CHUNK_SECTORS, History, data_offset};
+use super::{Block, History, data_offset};
 
 impl History {
     /// What md does before data goes out: the dirty mark, and the bits.
@@ -13,7 +13,7 @@ impl History {
         }
         let mut bits = self.bits;
         for at in sector..sector + count {
-            bits |= 1 << (self.on_array(leg, at) / CHUNK_SECTORS);
+            bits |= 1 << (self.on_array(leg, at) / self.chunk);
         }
         if self.bitmap && bits != self.bits {
             self.set_bits(bits);
@@ -42,8 +42,7 @@ impl History {
         bitmap[8..24].copy_from_slice(&[7; 16]);
         bitmap[24..32].copy_from_slice(&self.md_events.to_le_bytes());
         bitmap[40..48].copy_from_slice(&self.sectors().to_le_bytes());
-        bitmap[52..56]
-            .copy_from_slice(&(u32::try_from(CHUNK_SECTORS).unwrap() * 512).to_le_bytes());
+        bitmap[52..56].copy_from_slice(&(u32::try_from(self.chunk).unwrap() * 512).to_le_bytes());
         bitmap[56] = 5;
         bitmap[60] = if self.write_mostly.is_some() { 255 } else { 0 };
         bitmap[256..272].copy_from_slice(&bits.to_le_bytes());
@@ -73,6 +72,18 @@ impl History {
             let recovered = (self.recovering == Some(leg)).then_some(self.recovered);
             self.superblock_with(leg, clean, &roles, 0, recovered);
         }
+    }
+
+    /// The array is resized, and its bitmap laid anew: first the pages go out as they are now, under the header as it was (`md-bitmap.c:__bitmap_resize`).
+    pub fn resize(&mut self, size: u64, chunk: u64) {
+        self.set_bits(0);
+        self.resized(size, chunk);
+    }
+
+    /// Then headers and superblocks say so (`md.c:size_store`).
+    pub fn resized(&mut self, size: u64, chunk: u64) {
+        (self.size, self.chunk) = (size, chunk);
+        self.superblocks(false);
     }
 
     /// md goes back to the clean state before.
@@ -128,7 +139,7 @@ impl History {
         put(76, &layout.to_le_bytes());
         let chunk = u32::try_from(self.raid10_chunk.unwrap_or(0)).unwrap();
         put(88, &chunk.to_le_bytes());
-        put(80, &ARRAY_SECTORS.to_le_bytes());
+        put(80, &self.size.to_le_bytes());
         put(92, &u32::from(self.legs()).to_le_bytes());
         put(96, &8u32.to_le_bytes());
         put(128, &data_offset(leg).to_le_bytes());
