@@ -1,4 +1,5 @@
-//! A campaign as JUnit XML: a suite a kernel, a case a run, and one for a row's runs that were not made. What could not be told is an error, never a failure and never a success.
+//! A campaign as JUnit XML: a suite a kernel, a case a run, and one for a row's runs that were not made. What could not be told is an error, never a failure
+//! and never a success.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! A campaign as KTAP, version 1 (Documentation/dev-tools/ktap.rst of the kernel): a test a kernel, a subtest a run, and one for a row's runs that were not made.
+//! A campaign as KTAP, version 1 (Documentation/dev-tools/ktap.rst of the kernel): a test a kernel, a subtest a run, and one for a row's runs that were not
+//! made.
 //!
 //! What could not be told has the directive ERROR, which KTAP has for a test that could not be executed.
 

@@ -219,11 +219,7 @@ fn superblocks_of_one_update_that_differ() {
 fn a_superblock_before_the_bitmaps_header() {
     let mut history = History::with_bitmap(2, None);
     history.honest(&Load::new(1, 1, 200, 8));
-    history.bump();
-    history.superblock(0, false, &[0, 1]);
-    history.bitmap_page(0, history.bits);
-    history.bitmap_page(1, history.bits);
-    history.superblock(1, false, &[0, 1]);
+    history.header_late();
     let verdict = finish(&mut history);
     only(&verdict, Check::BmBeforeSb, Wrongness::Early, &["a"]);
 }

@@ -60,11 +60,7 @@ fn a_bitmap_that_is_laid_anew_is_followed() {
 fn a_superblock_before_its_header_is_seen_after_a_resize() {
     for (size, chunk) in LARGER {
         let mut history = larger(size, chunk);
-        history.bump();
-        history.superblock(0, false, &[0, 1]);
-        history.bitmap_page(0, history.bits);
-        history.bitmap_page(1, history.bits);
-        history.superblock(1, false, &[0, 1]);
+        history.header_late();
         let verdict = finish(&mut history);
         only(&verdict, Check::BmBeforeSb, Wrongness::Early, &["a"]);
     }

@@ -4,7 +4,8 @@
 //! superblock is dirty, and with a bitmap the chunk's bit is set in every active leg's copy (as completed, or in flight: either value may be there). Both
 //! marks are needed: bits below the checkpoint are ignored at load (`md-bitmap.c:md_bitmap_init_from_disk`).
 //!
-//! Does not cover: writes in flight at the cut, what a leg lacks after an error of which md has not yet made up its mind (7), excuses 10 to 14, what volatile caches lose (`cache_lost` does). A page that was not yet sent when the data was is K1.
+//! Does not cover: writes in flight at the cut, what a leg lacks after an error of which md has not yet made up its mind (7), excuses 10 to 14, what
+//! volatile caches lose (`cache_lost` does). A page that was not yet sent when the data was is K1.
 
 use crate::block::{Sector, SectorRange};
 use crate::event::EventNo;

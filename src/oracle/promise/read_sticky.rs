@@ -1,11 +1,12 @@
 //! `read-sticky`: before a resync has passed, the guest is not shown two contents of one sector.
 //!
-//! Covers: in a boot that found or made the array dirty, until it is clean: READs of one array sector, with nothing written to it between them, return one content; and
-//! resync does not put another content on the leg that was read (reads come from the leg that resync copies from: `raid1.c:read_balance`,
+//! Covers: in a boot that found or made the array dirty, until it is clean: READs of one array sector, with nothing written to it between them, return one
+//! content; and resync does not put another content on the leg that was read (reads come from the leg that resync copies from: `raid1.c:read_balance`,
 //! `raid1_sync_request`). Sectors that were written in this run.
 //!
-//! Does not cover: READs that a write overtakes, what a leg that has left or cannot be read there has shown, what a fault made of an answer, programs that read the legs themselves: suspect; raid10, whose resync reads all copies to compare
-//! them (`raid10.c:raid10_sync_request`). On 6.12 reads come from the first leg that is not faulty: K4.
+//! Does not cover: READs that a write overtakes, what a leg that has left or cannot be read there has shown, what a fault made of an answer, programs that
+//! read the legs themselves: suspect; raid10, whose resync reads all copies to compare them (`raid10.c:raid10_sync_request`). On 6.12 reads come from the
+//! first leg that is not faulty: K4.
 
 use std::collections::BTreeMap;
 

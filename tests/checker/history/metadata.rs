@@ -86,6 +86,15 @@ impl History {
         self.superblocks(false);
     }
 
+    /// The next update, of which leg a gets the superblock before the bitmap's header.
+    pub fn header_late(&mut self) {
+        self.bump();
+        self.superblock(0, false, &[0, 1]);
+        self.bitmap_page(0, self.bits);
+        self.bitmap_page(1, self.bits);
+        self.superblock(1, false, &[0, 1]);
+    }
+
     /// md goes back to the clean state before.
     pub fn superblocks_back(&mut self) {
         self.md_events -= 2;
