@@ -1,7 +1,8 @@
-//! Why a command ended without a verdict, and the exit code for it.
+//! Why a command ended without a verdict, the exit code for it, and what does not end it.
 
 use std::error::Error;
 use std::fmt;
+use std::io::Write;
 
 use crate::kernel::KernelError;
 
@@ -99,6 +100,19 @@ pub fn chain(error: &dyn Error) -> String {
     // Others' messages may have several lines; ours is one.
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     lines.collect::<Vec<_>>().join("; ")
+}
+
+/// Puts a text on standard output. A reader that went away (`| head`) is no failure.
+///
+/// # Errors
+/// [`Failure`]: it can't be written.
+pub fn put(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::internal(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

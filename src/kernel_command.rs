@@ -1,11 +1,11 @@
 //! `legwatch kernel list|fetch|config`.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::fmt::Write as _;
 
 use crate::cache::Cache;
 use crate::cli::KernelCommand;
-use crate::failure::Failure;
+use crate::failure::{Failure, put};
 use crate::kernel;
 
 /// Runs the command.
@@ -13,7 +13,6 @@ use crate::kernel;
 /// # Errors
 /// [`Failure`].
 pub fn run(command: &KernelCommand) -> Result<u8, Failure> {
-    let mut out = std::io::stdout().lock();
     match command {
         KernelCommand::List => {
             let cache = Cache::open().map_err(Failure::user)?;
@@ -21,6 +20,7 @@ pub fn run(command: &KernelCommand) -> Result<u8, Failure> {
                 .into_iter()
                 .map(|kernel| kernel.abi)
                 .collect();
+            let mut text = String::new();
             for candidate in kernel::list_archive(&cache)? {
                 let spec = format!("debian:{}", candidate.upstream());
                 let here = if cached.contains(&candidate.abi) {
@@ -28,18 +28,17 @@ pub fn run(command: &KernelCommand) -> Result<u8, Failure> {
                 } else {
                     ""
                 };
-                writeln!(out, "{spec:<18} {}{here}", candidate.abi).map_err(Failure::internal)?;
+                writeln!(text, "{spec:<18} {}{here}", candidate.abi)
+                    .expect("a string takes everything");
             }
+            put(&text)?;
         }
         KernelCommand::Fetch { kernel: spec } => {
             let cache = Cache::open().map_err(Failure::user)?;
             let kernel = kernel::resolve(spec, &cache)?;
-            writeln!(out, "{}  {}", kernel.release, kernel.image.display())
-                .map_err(Failure::internal)?;
+            put(&format!("{}  {}\n", kernel.release, kernel.image.display()))?;
         }
-        KernelCommand::Config => {
-            write!(out, "{}", kernel::needs::fragment(&[])).map_err(Failure::internal)?
-        }
+        KernelCommand::Config => put(&kernel::needs::fragment(&[]))?,
     }
     Ok(0)
 }

@@ -1,12 +1,12 @@
 //! `legwatch check` and `legwatch report`: a recorded run, read again.
 
 use std::fs::File;
-use std::io::{BufReader, IsTerminal, Write};
+use std::io::{BufReader, IsTerminal};
 use std::path::Path;
 
 use crate::campaign::{Summary, junit, ktap};
 use crate::cli::{CheckArgs, ReportArgs, ReportFormat};
-use crate::failure::Failure;
+use crate::failure::{Failure, put};
 use crate::header::RunHeader;
 use crate::journal::{ReadError, Reader};
 use crate::judge::Judge;
@@ -277,14 +277,4 @@ fn as_campaign(name: &str, report: Report, format: ReportFormat) -> String {
 fn style() -> Style {
     let wanted = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     if wanted { Style::Colour } else { Style::Plain }
-}
-
-/// A reader that went away (`| head`) is no fault.
-fn put(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::internal(error))
-        }
-        _ => Ok(()),
-    }
 }

@@ -690,3 +690,22 @@ fn the_command_line_itself_is_explained() {
         .unwrap();
     assert_eq!(output.status.code(), Some(255), "{}", text(&output));
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    for arguments in [
+        &["kernel", "config"][..],
+        &["test", "--list"],
+        &["explain", "stamp"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_legwatch"))
+            .args(arguments)
+            .stdout(writer)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+}

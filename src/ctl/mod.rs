@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::cli::{CtlArgs, CtlCommand, RulesCommand};
 use crate::ctl::wire::{Answer, Done, Request, Status};
-use crate::failure::Failure;
+use crate::failure::{Failure, put};
 
 /// Why the backend can't be asked.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +61,7 @@ pub fn ctl(args: &CtlArgs) -> Result<u8, Failure> {
     } else {
         in_words(&done)
     };
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(Failure::user)?;
+    put(&text)?;
     Ok(0)
 }
 

@@ -1,7 +1,6 @@
 //! `legwatch test`, and `legwatch report` of campaigns.
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::Path;
 
 use super::choice::{self, Kernels};
@@ -12,7 +11,7 @@ use super::store::{self, Header, Store};
 use crate::cache::{Cache, Scratch};
 use crate::campaign::{Plan, RunResult, Summary, junit, ktap, museum, table};
 use crate::cli::{AccelArg, ListFormat, ReportFormat, TestArgs};
-use crate::failure::{self, EXIT_INTERRUPTED, Failure};
+use crate::failure::{self, EXIT_INTERRUPTED, Failure, put};
 use crate::qemu::Qemu;
 use crate::run::happening::Interrupts;
 use crate::run::{self, out};
@@ -351,14 +350,4 @@ pub fn merge(
     }
     put(&rendered(&summary, format))?;
     Ok(summary.exit_code)
-}
-
-/// A reader that went away (`| head`) is no fault.
-fn put(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::internal(error))
-        }
-        _ => Ok(()),
-    }
 }
