@@ -26,7 +26,7 @@ use crate::block::{LegId, Sector, SectorRange};
 use crate::event::EventNo;
 use crate::finding::{Cause, Check, Confidence, Finding, RANGES_MAX, Range, Wrongness};
 use crate::md::{Array, ArrayKey, Member};
-use crate::shadow::{Origin, Table, ZERO_DIGEST};
+use crate::shadow::{Table, ZERO_DIGEST};
 
 /// Sectors of a survey that are remembered one by one.
 const READ_MAX: usize = 100_000;
@@ -125,7 +125,7 @@ impl Checker {
             let shadow = self.world.shadow(member.leg);
             let current = shadow.current(at);
             // What is left after a cut is known; a write without an answer may have happened or not.
-            let sure = current.request == 0 && current.origin == Origin::Write;
+            let sure = current.is_found();
             let mut could = shadow.possible(at).take(if sure { 1 } else { usize::MAX });
             if could.any(|version| self.may_hold(array, sector, version.digest)) {
                 judged += 1;

@@ -387,7 +387,7 @@ fn version_line(version: &Version) -> VersionLine {
     } else {
         ""
     };
-    let what = if version.request == 0 && version.origin != Origin::Initial {
+    let what = if version.is_found() {
         "what was there before, left by the power cut".to_owned()
     } else {
         format!("{origin}{state}{changed}")

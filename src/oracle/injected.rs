@@ -260,6 +260,9 @@ impl Checker {
         if !self.world.has(leg) {
             return;
         }
+        if let Some(range) = SectorRange::new(start, digests.len() as u64) {
+            self.promises.cut_short.over(leg, range);
+        }
         let shadow = self.world.shadow_mut(leg);
         for (at, digest) in digests.iter().enumerate() {
             let Some(sector) = start.checked_add(at as u64) else {

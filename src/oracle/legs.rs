@@ -279,9 +279,6 @@ impl Checker {
         };
         self.coverage.legs[id.leg.index()].abandoned += 1;
         self.injected.abandoned(id);
-        if !abandoned.applied {
-            self.cut_short(id, &open);
-        }
         match open.operation {
             Operation::Write => {
                 self.write_ended(no, us, id, &open, false, &Content::NotTaken);
@@ -289,10 +286,14 @@ impl Checker {
                 if range.is_some_and(|range| self.world.md.concerns(id.leg, range)) {
                     self.unanswered.insert(id.leg);
                 }
+                self.cut_short(id, &open, abandoned.applied);
             }
             Operation::Discard | Operation::WriteZeroes | Operation::WriteZeroesUnmap => {
                 if abandoned.applied {
                     self.zeroed(no, id, &open);
+                    for range in &open.ranges {
+                        self.promises.cut_short.over(id.leg, *range);
+                    }
                 }
             }
             Operation::Read | Operation::Flush | Operation::GetId | Operation::Unsupported(_) => {}

@@ -194,7 +194,7 @@ impl Checker {
         }
         let held = legs.iter().find(|held| held.leg == leg)?;
         let version = held.versions.first()?;
-        if version.request == 0 {
+        if version.is_found() {
             return self.lost_at_cut(held);
         }
         let id = RequestId {

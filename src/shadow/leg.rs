@@ -56,6 +56,13 @@ pub struct Version {
     pub changed: bool,
 }
 
+impl Version {
+    /// Whether no request brought it: it is what a leg was found to hold, after a power cut.
+    pub fn is_found(&self) -> bool {
+        self.request == 0 && self.origin == Origin::Write
+    }
+}
+
 /// A leg's shadow.
 #[derive(Debug)]
 pub struct LegShadow {

@@ -1,5 +1,6 @@
 //! The checker over histories that a small model of a guest makes: honest ones never alarm, planted violations always do.
 
+mod cut_short;
 mod durable;
 mod durable_errors;
 mod excuses;

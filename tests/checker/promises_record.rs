@@ -131,37 +131,6 @@ fn a_read_of_a_recovery_that_is_over_is_held_against_no_later_one() {
     kept(&finish(&mut history), Check::RecEq);
 }
 
-/// A write that leg a has stored and leg b has not when the guest is killed.
-fn cut_short(applied: bool, copied: bool) -> Verdict {
-    let mut history = History::with_bitmap(2, None);
-    history.honest(&Load::new(1, 1, 640, 8));
-    history.superblocks(false);
-    let late = Load::new(1, 2, 640, 8);
-    history.begin(&late);
-    history.write(0, 640, &late.contents());
-    let request = history.arrive(1, Operation::Write, 640, 8);
-    history.fetch(request, &late.contents());
-    history.abandon(request, applied);
-    history.crash(2);
-    history.superblocks(false);
-    if copied {
-        history.copy(0, &[1], 640, &late.contents());
-    }
-    history.superblocks(true);
-    finish(&mut history)
-}
-
-#[test]
-fn a_write_cut_short_that_resync_does_not_copy() {
-    let verdict = cut_short(false, false);
-    let finding = only(&verdict, Check::ResyncEq, Wrongness::Absent, &["b"]);
-    assert_eq!(finding.confidence, Confidence::Proven);
-    assert_eq!((finding.array[0].start, finding.array[0].count), (640, 8));
-    kept(&cut_short(false, true), Check::ResyncEq);
-    // It was there after all.
-    kept(&cut_short(true, false), Check::ResyncEq);
-}
-
 /// Two legs without superblocks that the user declares a mirror.
 fn declared() -> History {
     let mut history = History::bare(2);

@@ -39,15 +39,19 @@ impl Checker {
             let mut looked = 0;
             let mut found: Vec<(Sector, (u8, bool))> = Vec::new();
             for sector in lost.ranges().flat_map(SectorRange::sectors) {
-                let Some(member) = self.lost_by(&array, sector) else {
+                let losers = self.lost_by(&array, sector);
+                let Some(leg) = losers.last().copied() else {
                     continue;
                 };
                 looked += 1;
-                if !self.covered(&array, sector) {
-                    found.push((
-                        sector,
-                        (member.leg.0, self.own_mark(&array, member, sector)),
-                    ));
+                if let Some(member) = array.member(leg)
+                    && !self.covered(&array, sector)
+                {
+                    let own = self.own_mark(&array, member, sector);
+                    found.push((sector, (leg.0, own)));
+                }
+                for leg in losers {
+                    self.lost_alone(&array, leg, sector);
                 }
             }
             self.count(Check::CrashCovered, looked);
@@ -75,13 +79,15 @@ impl Checker {
         }
     }
 
-    /// The active leg that lost a sector which it had, and another one has still.
-    fn lost_by<'a>(&self, array: &'a Array, sector: Sector) -> Option<&'a Member> {
+    /// The active legs that lost a sector which they had, and another one has still.
+    fn lost_by(&self, array: &Array, sector: Sector) -> Vec<LegId> {
         let mut before: Option<Version> = None;
         let mut kept = false;
-        let mut lost = None;
+        let mut lost = Vec::new();
         for member in array.active() {
-            let at = leg_sector(member, sector)?;
+            let Some(at) = leg_sector(member, sector) else {
+                return Vec::new();
+            };
             let flushed = !self
                 .durable
                 .troubles
@@ -90,22 +96,30 @@ impl Checker {
                 continue;
             }
             let mut versions = self.world.shadow(member.leg).versions(at);
-            let now = versions.next()?;
-            let found = now.request == 0 && now.origin == Origin::Write;
-            let had = if found { versions.next()? } else { now };
+            let Some(now) = versions.next() else {
+                return Vec::new();
+            };
+            let had = if now.is_found() {
+                versions.next()
+            } else {
+                Some(now)
+            };
+            let Some(had) = had else {
+                return Vec::new();
+            };
             let sure = had.state == State::Acknowledged && had.origin == Origin::Write;
             let same = before.is_none_or(|before| before.digest == had.digest);
             if !sure || had.changed || !same {
-                return None;
+                return Vec::new();
             }
             before = Some(had);
             if now.digest == had.digest {
                 kept = true;
             } else {
-                lost = Some(member);
+                lost.push(member.leg);
             }
         }
-        lost.filter(|_| kept)
+        if kept { lost } else { Vec::new() }
     }
 
     /// Whether a leg's own superblock and bitmap still say that a sector may differ.
