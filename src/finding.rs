@@ -74,6 +74,8 @@ pub enum Check {
     PreflushOrder,
     /// A check only reads, a repair makes equal, and both count right.
     Scrub,
+    /// Overlapping writes that md serialises go to a leg one after the other.
+    SerialExcl,
     /// A check step of the scenario.
     CheckStep,
     /// What the scenario expects of the run's end.
@@ -84,7 +86,7 @@ pub enum Check {
 
 impl Check {
     /// All checks that look at legs, in the order of reports.
-    pub const LEGS: [Check; 34] = [
+    pub const LEGS: [Check; 35] = [
         Check::Stamp,
         Check::AckAll,
         Check::AllLegs,
@@ -119,6 +121,7 @@ impl Check {
         Check::RepairData,
         Check::PreflushOrder,
         Check::Scrub,
+        Check::SerialExcl,
     ];
 
     /// How sure a finding of the check is where nothing else speaks for it or against it: "H" of the md reference is proven, "M" and "L" are suspect.
@@ -157,6 +160,7 @@ impl Check {
             | Check::FaultGate
             | Check::RepairData
             | Check::Scrub
+            | Check::SerialExcl
             | Check::Durable
             | Check::CheckStep
             | Check::Expect
@@ -201,6 +205,7 @@ impl Check {
             Check::RepairData => "repair-data",
             Check::PreflushOrder => "preflush-order",
             Check::Scrub => "scrub",
+            Check::SerialExcl => "serial-excl",
             Check::CheckStep => "check-step",
             Check::Expect => "expect",
             Check::Guest => "guest",
@@ -311,6 +316,9 @@ impl Check {
             }
             Check::Scrub => {
                 "a check writes nothing, a repair makes legs equal, and mismatch_cnt counts what differs (drivers/md/raid1.c:process_checks, sync_request_write)"
+            }
+            Check::SerialExcl => {
+                "with serialize_policy a write waits until no other one that overlaps it is in flight on the leg (drivers/md/raid1.c:wait_for_serialization, check_and_add_serial)"
             }
             Check::CheckStep | Check::Expect => "the scenario demands it",
             Check::Guest => "the kernel survives the workload",

@@ -1,5 +1,7 @@
-//! What the agent does to arrays, with a mark before and one after: legs are failed, taken out and added; checks and repairs are run to their end.
+//! What the agent does to arrays, with a mark before and one after: legs are failed, taken out and added; checks and repairs are run to their end; writes are
+//! serialised or not.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,8 @@ use crate::clock;
 use crate::mark::{Admin, AdminAction, AdminPhase, Mark};
 
 const BLOCK: &str = "/sys/block";
+/// Whether overlapping writes wait for each other on each leg (`md.c:serialize_policy_store`).
+const POLICY: &str = "serialize_policy";
 /// The longest time between two looks, in case a kernel does not notify.
 const LOOK_MS: i64 = 20;
 
@@ -36,6 +40,9 @@ pub(super) fn run(
         Some(leg) => vec![leg.to_owned()],
         None => members(Path::new(BLOCK), &attributes),
     };
+    if action == AdminAction::Unserialize {
+        look_at_policies(shared, marker)?;
+    }
     let mut tell = |phase| {
         marker.tell(&Mark::Admin(Admin {
             action,
@@ -44,8 +51,15 @@ pub(super) fn run(
         }))
     };
     tell(AdminPhase::Begin)?;
-    let outcome = match (action.of_leg(), leg) {
-        (true, Some(leg)) => {
+    let outcome = match action {
+        AdminAction::Check | AdminAction::Repair => sync(&attributes, action, timeout),
+        AdminAction::Serialize | AdminAction::Unserialize => {
+            let on = action == AdminAction::Serialize;
+            let arrays = &mut *shared.serialized();
+            set_policy(&attributes, on, &legs, arrays).map(|()| (String::new(), None))
+        }
+        AdminAction::Fail | AdminAction::Remove | AdminAction::Add | AdminAction::ReAdd => {
+            let leg = leg.ok_or_else(|| Error::new("the step names no leg"))?;
             let asked = format!("mdadm {device} --{} /dev/legs/{leg}", action.name());
             // A leg that has just failed is busy until its last request has ended and md has let go of it.
             let command = if action == AdminAction::Remove {
@@ -57,8 +71,6 @@ pub(super) fn run(
             };
             shell::run(shared, step, &command, timeout).map(|said| (said, None))
         }
-        (true, None) => Err(Error::new("the step names no leg")),
-        (false, _) => sync(&attributes, action, timeout),
     };
     let (ok, mismatches) = match &outcome {
         Ok((_, mismatches)) => (true, *mismatches),
@@ -81,6 +93,59 @@ fn members(block: &Path, attributes: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Sets an array's policy, and remembers where it is on.
+fn set_policy(
+    attributes: &Path,
+    on: bool,
+    legs: &[String],
+    arrays: &mut BTreeMap<PathBuf, Vec<String>>,
+) -> Result<(), Error> {
+    let file = attributes.join(POLICY);
+    let wanted = if on { "1" } else { "0" };
+    arrays.remove(attributes);
+    fs::write(&file, wanted).map_err(context(file.display().to_string()))?;
+    let is = md::attribute(&file);
+    if is.as_deref() != Some(wanted) {
+        return Err(Error::new(format!(
+            "{} is {is:?} after {wanted} was written to it",
+            file.display()
+        )));
+    }
+    if on {
+        arrays.insert(attributes.to_owned(), legs.to_owned());
+    }
+    Ok(())
+}
+
+/// Tells of arrays whose policy is no longer on: a command turned it off, or stopped the array.
+pub(super) fn look_at_policies(shared: &Shared, marker: &mut Marker) -> Result<(), Error> {
+    for legs in off_since(&mut shared.serialized()) {
+        marker.tell(&Mark::Admin(Admin {
+            action: AdminAction::Serialize,
+            phase: AdminPhase::End {
+                ok: false,
+                mismatches: None,
+            },
+            legs,
+        }))?;
+    }
+    Ok(())
+}
+
+/// Takes out the arrays whose policy is off by now, and returns their legs.
+fn off_since(arrays: &mut BTreeMap<PathBuf, Vec<String>>) -> Vec<Vec<String>> {
+    let is_on = |attributes: &Path| md::attribute(&attributes.join(POLICY)).as_deref() == Some("1");
+    let mut off = Vec::new();
+    arrays.retain(|attributes, legs| {
+        let on = is_on(attributes);
+        if !on {
+            off.push(std::mem::take(legs));
+        }
+        on
+    });
+    off
 }
 
 /// Runs a check or a repair to its end; tells what md counted.
@@ -130,6 +195,28 @@ fn sync(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_policy_is_set_and_is_found_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let md = dir.path().to_owned();
+        let legs = ["a".to_owned(), "b".to_owned()];
+        let mut arrays = BTreeMap::new();
+        set_policy(&md, true, &legs, &mut arrays).unwrap();
+        assert_eq!(fs::read_to_string(md.join(POLICY)).unwrap(), "1");
+        assert!(off_since(&mut arrays).is_empty() && arrays.len() == 1);
+        fs::write(md.join(POLICY), "0\n").unwrap();
+        assert_eq!(off_since(&mut arrays), [legs.to_vec()]);
+        assert!(off_since(&mut arrays).is_empty());
+        set_policy(&md, true, &legs, &mut arrays).unwrap();
+        set_policy(&md, false, &legs, &mut arrays).unwrap();
+        assert!(arrays.is_empty());
+        // The array is gone.
+        set_policy(&md, true, &legs, &mut arrays).unwrap();
+        fs::remove_file(md.join(POLICY)).unwrap();
+        assert_eq!(off_since(&mut arrays), [legs.to_vec()]);
+        assert!(set_policy(&md.join("none"), true, &legs, &mut arrays).is_err());
+    }
 
     #[test]
     fn members_are_told_by_their_serials() {

@@ -116,6 +116,8 @@ struct Shared {
     background: AtomicUsize,
     quiet_id: AtomicU32,
     targets: Mutex<BTreeMap<PathBuf, Arc<Target>>>,
+    /// Arrays with `serialize_policy`, by their attributes' folder, and their legs.
+    serialized: Mutex<BTreeMap<PathBuf, Vec<String>>>,
 }
 
 impl Shared {
@@ -132,6 +134,13 @@ impl Shared {
     /// The targets by path.
     fn targets(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<Target>>> {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The arrays whose writes are serialised.
+    fn serialized(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Vec<String>>> {
+        self.serialized
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The target of a load, with what is known of it from earlier loads. A device that changed its size is another target.

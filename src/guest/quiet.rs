@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::control::Marker;
-use super::{Error, Shared, dm, md};
+use super::{Error, Shared, admin, dm, md};
 use crate::mark::Mark;
 
 /// Syncs, waits for md, and declares the quiet point. To be called with all writers parked. Returns what was not at rest, else an empty text.
@@ -38,6 +38,7 @@ pub(super) fn declare(
         }
     }
     let pending = pending.join(", ");
+    admin::look_at_policies(shared, marker)?;
     let id = shared.quiet_id.fetch_add(1, Ordering::Relaxed) + 1;
     marker.tell(&Mark::Quiet {
         id,

@@ -86,6 +86,7 @@ pub(super) fn run_plan(
         background: AtomicUsize::new(0),
         quiet_id: AtomicU32::new(0),
         targets: Mutex::default(),
+        serialized: Mutex::default(),
     });
     let ok = Runner {
         shared: &shared,
@@ -96,6 +97,7 @@ pub(super) fn run_plan(
     }
     .run(plan.steps, progress)?;
     facts.provenance(&mut marker)?;
+    admin::look_at_policies(&shared, &mut marker)?;
     if progress.is_some() {
         shell::interactive()?;
     }

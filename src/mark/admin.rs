@@ -44,17 +44,23 @@ pub enum AdminAction {
     Check,
     /// All legs are read, and made equal.
     Repair,
+    /// Overlapping writes wait for each other on each leg (`serialize_policy`). An end that is not well, without a begin: the agent found it off.
+    Serialize,
+    /// They need not any more.
+    Unserialize,
 }
 
 impl AdminAction {
     /// All of them.
-    pub const ALL: [AdminAction; 6] = [
+    pub const ALL: [AdminAction; 8] = [
         AdminAction::Fail,
         AdminAction::Remove,
         AdminAction::Add,
         AdminAction::ReAdd,
         AdminAction::Check,
         AdminAction::Repair,
+        AdminAction::Serialize,
+        AdminAction::Unserialize,
     ];
 
     /// Its name in scenarios.
@@ -66,6 +72,8 @@ impl AdminAction {
             AdminAction::ReAdd => "re-add",
             AdminAction::Check => "check",
             AdminAction::Repair => "repair",
+            AdminAction::Serialize => "serialize",
+            AdminAction::Unserialize => "unserialize",
         }
     }
 
@@ -73,7 +81,10 @@ impl AdminAction {
     pub fn of_leg(self) -> bool {
         match self {
             AdminAction::Fail | AdminAction::Remove | AdminAction::Add | AdminAction::ReAdd => true,
-            AdminAction::Check | AdminAction::Repair => false,
+            AdminAction::Check
+            | AdminAction::Repair
+            | AdminAction::Serialize
+            | AdminAction::Unserialize => false,
         }
     }
 }

@@ -104,6 +104,7 @@ fn promised(check: Check, kind: Wrongness) -> Option<&'static str> {
         (Check::Scrub, Wrongness::Metadata) => "mismatch_cnt is not what the legs returned",
         (Check::Scrub, Wrongness::Garbage) => "a check wrote to a leg",
         (Check::Scrub, _) => "legs differ after a repair",
+        (Check::SerialExcl, _) => "overlapping writes were in flight on a leg at once",
         (Check::FuaTail, _) => "a durable write was acknowledged before it was durable",
         (
             Check::Stamp
@@ -188,6 +189,9 @@ pub(super) fn reason(check: Check, kind: Wrongness) -> &'static str {
         }
         (Check::ReadSticky, _) => {
             "the array was found dirty, so that legs may differ, and reads of one sector were answered by several of them"
+        }
+        (Check::SerialExcl, _) => {
+            "serialize_policy was on, the leg had not completed the one when the other arrived, and another leg may store them in the other order"
         }
         (Check::SyncExcl, _) => {
             "resync had read these sectors and not yet written its copy, so that either may end up on top"

@@ -227,7 +227,8 @@ pub struct StepFile {
     pub quiet: Option<bool>,
     /// Waits for the steps in the background.
     pub join: Option<bool>,
-    /// Something done to an array, so that the checker knows when: `fail LEG`, `remove LEG`, `add LEG`, `re-add LEG`, `check`, `repair`.
+    /// Something done to an array, so that the checker knows when: `fail LEG`, `remove LEG`, `add LEG`, `re-add LEG`, `check`, `repair`, `serialize`,
+    /// `unserialize` (`serialize_policy`).
     pub md: Option<String>,
     /// The array's device for `md`; default: /dev/md0.
     pub array: Option<String>,

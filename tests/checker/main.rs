@@ -22,6 +22,7 @@ mod promises_resync;
 mod raid10;
 mod random_md;
 mod resized;
+mod serial;
 mod so_far;
 mod stacks;
 mod told;

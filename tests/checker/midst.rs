@@ -46,6 +46,7 @@ const PLANTED: &[Planted] = &[
     (Check::SyncExcl, false, sync_excl),
     (Check::ReadSticky, false, read_sticky),
     (Check::Scrub, false, scrub),
+    (Check::SerialExcl, false, serial_excl),
     (Check::ErrRecord, true, err_record),
     (Check::FaultGate, true, fault_gate),
     (Check::FaultSilent, true, fault_silent),
@@ -445,6 +446,33 @@ fn read_sticky(raid: &mut Raid) {
 }
 
 /// A check that counts nothing where the second leg holds something else.
+fn serial_excl(raid: &mut Raid) {
+    let all = raid.all();
+    raid.history
+        .admin(AdminAction::Serialize, AdminPhase::Begin, &all);
+    raid.history.admin(AdminAction::Serialize, OK, &all);
+    let (one, other) = (raid.load(), raid.load());
+    raid.history.begin(&one);
+    raid.history.begin(&other);
+    for leg in raid.all() {
+        let first = raid.history.arrive(leg, Operation::Write, AT, 8);
+        raid.history.fetch(first, &one.contents());
+        if leg != 1 {
+            raid.history.complete(first);
+        }
+        raid.write_to(&[leg], &other.contents());
+        if leg == 1 {
+            raid.history.complete(first);
+        }
+    }
+    raid.history.end(&one);
+    raid.history.end(&other);
+    raid.history
+        .admin(AdminAction::Unserialize, AdminPhase::Begin, &all);
+    raid.keep(&other.contents());
+    raid.rest();
+}
+
 fn scrub(raid: &mut Raid) {
     raid.rest();
     raid.write_to(&raid.all(), &[garbage(1)]);

@@ -95,6 +95,7 @@ impl Checker {
     pub(crate) fn resolve_at_rest(&mut self, no: EventNo, array: &Array) {
         self.resolve_lacks(array);
         self.resolve_clashes(array);
+        self.resolve_passed(array);
         self.resolve_repairs(array);
         self.resolve_new_to_the_gone(array, true);
         self.err_record(no, array);

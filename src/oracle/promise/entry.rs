@@ -242,10 +242,10 @@ impl Checker {
                         .unwrap_or_default()
                 };
                 if !about_content {
-                    self.tell(other, place, |_| true, &mut story);
+                    self.tell(no, other, place, |_| true, &mut story);
                 }
                 let superblock = self.promises.leg(other).superblock_place();
-                self.tell(other, superblock, Operation::modifies, &mut story);
+                self.tell(no, other, superblock, Operation::modifies, &mut story);
             }
             let shown = self.request_with(leg, no);
             if let Some((leg, past)) = shown {
@@ -310,17 +310,18 @@ impl Checker {
             .find_map(|leg| Some((leg, self.world.requests.with_event(leg, no)?)))
     }
 
-    /// Tells the last requests of a leg that touch a range, of those operations that are asked for.
+    /// Tells the last requests of a leg before a moment that touch a range, of those operations that are asked for.
     fn tell(
         &self,
+        no: EventNo,
         leg: LegId,
         place: SectorRange,
         which: impl Fn(Operation) -> bool,
         story: &mut Vec<StoryLine>,
     ) {
-        let from = EventNo(self.last.0.saturating_sub(4096));
+        let from = EventNo(no.0.saturating_sub(4096));
         let requests = &self.world.requests;
-        let (mut requests, _) = requests.touching(leg, place, from, self.last, usize::MAX);
+        let (mut requests, _) = requests.touching(leg, place, from, no, usize::MAX);
         requests.retain(|past| which(past.operation));
         let skip = requests.len().saturating_sub(6);
         self.tell_requests(leg, requests.get(skip..).unwrap_or_default(), story);

@@ -41,6 +41,7 @@ impl Checker {
         promises.windows.clear();
         promises.checkpoints.clear();
         promises.scrubs.clear();
+        promises.serial.clear();
         for leg in &mut promises.legs {
             leg.kernel = EventNo(0);
             leg.wrote = EventNo(0);
@@ -174,6 +175,7 @@ impl Checker {
         }
         let part = range.intersection(member.data).unwrap_or_default();
         self.window_crossed(id, array.key, on_array);
+        self.serial_excl(no, id, &array, part);
         self.gate_arrived(id, array.key);
         self.written_without(&array, on_array);
         self.fault_silent_trigger(&array);

@@ -6,6 +6,7 @@
 //!
 //! Which writes are the array's own, and which are resync's or a repair's, is `class`'s to say.
 
+mod admin;
 mod bb_noread;
 mod bit_clear_eq;
 mod bit_degraded;
@@ -38,6 +39,7 @@ mod repair_data;
 mod resync_eq;
 mod sb_peer;
 mod scrub;
+mod serial_excl;
 mod sync_excl;
 mod wire;
 
@@ -85,6 +87,7 @@ pub(crate) struct Promises {
     windows: sync_excl::Windows,
     checkpoints: checkpoint::Checkpoints,
     scrubs: BTreeMap<ArrayKey, scrub::Scrub>,
+    serial: serial_excl::Serial,
     doubts: doubt::Doubts,
     arrivals_us: BTreeMap<RequestId, u64>,
 }

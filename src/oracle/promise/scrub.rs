@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use crate::block::{LegId, Sector, SectorRange};
 use crate::event::{Digests, EventNo};
 use crate::finding::{Check, Confidence, Wrongness};
-use crate::mark::{Admin, AdminAction, AdminPhase};
+use crate::mark::AdminAction;
 use crate::md::{Array, ArrayKey, Member};
 use crate::oracle::checker::Checker;
 use crate::oracle::world::{array_range, leg_range, leg_sector};
@@ -37,53 +37,7 @@ pub(super) struct Scrub {
 }
 
 impl Checker {
-    pub(crate) fn admin(&mut self, no: EventNo, admin: &Admin) {
-        let legs: Vec<LegId> = admin
-            .legs
-            .iter()
-            .filter_map(|name| self.world.header.leg_named(name))
-            .collect();
-        let one = legs.iter().find_map(|leg| self.promised(*leg));
-        let Some(uuid) = one.map(|(array, _)| array.key.uuid) else {
-            return;
-        };
-        // Of a raid10, all its mirrors.
-        let arrays = self.world.md.arrays().iter();
-        let arrays: Vec<Array> = arrays
-            .filter(|array| array.key.uuid == uuid)
-            .cloned()
-            .collect();
-        match (admin.action, admin.phase) {
-            (AdminAction::Fail, AdminPhase::End { ok: true, .. }) => {
-                for leg in legs {
-                    self.gate_falls(no, leg);
-                }
-            }
-            (AdminAction::Check | AdminAction::Repair, AdminPhase::Begin) => {
-                for array in &arrays {
-                    self.scrub_begins(array, admin.action);
-                }
-            }
-            (AdminAction::Check | AdminAction::Repair, AdminPhase::End { ok, mismatches }) => {
-                let ended: Vec<(Array, Scrub)> = arrays
-                    .into_iter()
-                    .filter_map(|array| {
-                        let scrub = self.promises.scrubs.remove(&array.key)?;
-                        Some((array, scrub))
-                    })
-                    .collect();
-                if ok {
-                    self.scrub_ends(no, &ended, mismatches);
-                }
-            }
-            (
-                AdminAction::Fail | AdminAction::Remove | AdminAction::Add | AdminAction::ReAdd,
-                _,
-            ) => {}
-        }
-    }
-
-    fn scrub_begins(&mut self, array: &Array, action: AdminAction) {
+    pub(super) fn scrub_begins(&mut self, array: &Array, action: AdminAction) {
         if array.sectors > SECTORS_MAX {
             return;
         }
@@ -146,20 +100,40 @@ impl Checker {
         }
     }
 
-    /// A check or repair ended well; of a raid10, on each of its mirrors.
-    fn scrub_ends(&mut self, no: EventNo, ended: &[(Array, Scrub)], mismatches: Option<u64>) {
+    /// A check or repair ended, of a raid10 on each of its mirrors; what went well is judged.
+    pub(super) fn scrub_ends(
+        &mut self,
+        no: EventNo,
+        arrays: Vec<Array>,
+        ok: bool,
+        mismatches: Option<u64>,
+    ) {
+        let ended: Vec<(Array, Scrub)> = arrays
+            .into_iter()
+            .filter_map(|array| {
+                let scrub = self.promises.scrubs.remove(&array.key)?;
+                Some((array, scrub))
+            })
+            .collect();
+        if !ok {
+            return;
+        }
         let judged = |of: &&(Array, Scrub)| of.1.alone && of.0.active().count() >= 2;
         for (array, scrub) in ended.iter().filter(judged) {
             self.count(Check::Scrub, 1);
             match scrub.action {
                 AdminAction::Check => self.check_wrote(no, array, scrub),
                 AdminAction::Repair => self.repair_left(no, array, scrub),
-                AdminAction::Fail | AdminAction::Remove | AdminAction::Add | AdminAction::ReAdd => {
-                }
+                AdminAction::Fail
+                | AdminAction::Remove
+                | AdminAction::Add
+                | AdminAction::ReAdd
+                | AdminAction::Serialize
+                | AdminAction::Unserialize => {}
             }
         }
         if let Some(mismatches) = mismatches {
-            self.scrub_counted(no, ended, mismatches);
+            self.scrub_counted(no, &ended, mismatches);
         }
     }
 
