@@ -81,7 +81,7 @@ pub(super) fn run(
 }
 
 /// The legs that an array has, by their disks' serials.
-fn members(block: &Path, attributes: &Path) -> Vec<String> {
+pub(super) fn members(block: &Path, attributes: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(attributes)
         .into_iter()
         .flatten()

@@ -30,7 +30,7 @@ const ASK: Duration = Duration::from_secs(10);
 const BLOCK: &str = "/sys/block";
 
 /// The arrays: name and md directory.
-fn arrays(block: &Path) -> Vec<(String, PathBuf)> {
+pub(super) fn arrays(block: &Path) -> Vec<(String, PathBuf)> {
     let mut out: Vec<_> = fs::read_dir(block)
         .into_iter()
         .flatten()
@@ -63,7 +63,7 @@ enum Rest {
 }
 
 /// Whether nothing is being synced.
-fn is_idle(sync_action: Option<&str>) -> bool {
+pub(super) fn is_idle(sync_action: Option<&str>) -> bool {
     matches!(sync_action, None | Some("" | "idle" | "none" | "frozen"))
 }
 

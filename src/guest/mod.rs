@@ -37,6 +37,7 @@ mod readback;
 mod shell;
 mod steps;
 mod survey;
+mod sync;
 mod sys;
 mod target;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::control::{Control, Marker};
 use super::disks::Disks;
 use super::facts::{self, Facts};
 use super::gate::Gate;
+use super::sync::Watcher;
 use super::sys::SharedNumber;
 use super::{
     Error, Shared, admin, console, context, md, quiet, readback, shell, survey, sys, target,
@@ -88,6 +89,7 @@ pub(super) fn run_plan(
         targets: Mutex::default(),
         serialized: Mutex::default(),
     });
+    let watcher = Watcher::start(control)?;
     let ok = Runner {
         shared: &shared,
         marker: &mut marker,
@@ -96,6 +98,7 @@ pub(super) fn run_plan(
         ok: true,
     }
     .run(plan.steps, progress)?;
+    watcher.end();
     facts.provenance(&mut marker)?;
     admin::look_at_policies(&shared, &mut marker)?;
     if progress.is_some() {

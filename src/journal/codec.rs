@@ -416,6 +416,7 @@ impl<'a> Bytes<'a> {
                 | Mark::Quiet { .. }
                 | Mark::Fact { .. }
                 | Mark::Admin(_)
+                | Mark::Sync(_)
                 | Mark::Finish { .. }) => What::Mark(mark),
             },
             QUIET => {

@@ -8,6 +8,7 @@ use crate::event::{
 use crate::header::{LegHead, RunHeader};
 use crate::mark::{
     Admin, AdminAction, AdminPhase, Intent, IntentFlags, IntentKind, Mark, PageRun, Pages, Phase,
+    SyncLook,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -191,6 +192,15 @@ fn marks() -> impl Strategy<Value = Mark> {
                 legs: vec![leg],
             })
         ),
+        (".*", ".*", any::<u64>(), any::<u64>()).prop_map(|(action, leg, done, all)| {
+            let legs = vec![leg];
+            Mark::Sync(SyncLook {
+                action,
+                legs,
+                done,
+                all,
+            })
+        }),
         any::<bool>().prop_map(|ok| Mark::Finish { ok }),
     ]
 }

@@ -250,6 +250,7 @@ impl Faults {
             | Mark::Quiet { .. }
             | Mark::Fact { .. }
             | Mark::Admin(_)
+            | Mark::Sync(_)
             | Mark::Finish { .. } => return,
         }
         drop(inner);

@@ -4,7 +4,9 @@
 //! `LMRK` (4), kind u8 (1 intents, 2 JSON, 3 pages), count u8, payload bytes u16, batch number u32 from 1 within the boot, CRC-32 u32 of the sector
 //! with this field 0; payload from byte 16. A batch number may come twice (the guest's kernel retried the write): the second is ignored.
 
-use super::{Intent, IntentFlags, IntentKind, Mark, PLAN_COUNT, PageRun, Pages, Phase};
+use super::{
+    Admin, Intent, IntentFlags, IntentKind, Mark, PLAN_COUNT, PageRun, Pages, Phase, SyncLook,
+};
 use crate::block::{SECTOR_BYTES, Sector};
 
 /// The most intents that one batch carries.
@@ -135,6 +137,7 @@ pub fn encode_mark(batch: u32, mark: &Mark) -> [u8; SECTOR_BYTES] {
         | Mark::Quiet { .. }
         | Mark::Fact { .. }
         | Mark::Admin(_)
+        | Mark::Sync(_)
         | Mark::Finish { .. } => {}
     }
     let mut mark = mark.clone();
@@ -173,8 +176,8 @@ fn shorten(mark: &mut Mark) {
                 value
             }
         }
-        Mark::Admin(admin) => {
-            let longest = admin.legs.iter_mut().max_by_key(|name| name.len());
+        Mark::Admin(Admin { legs, .. }) | Mark::Sync(SyncLook { legs, .. }) => {
+            let longest = legs.iter_mut().max_by_key(|name| name.len());
             longest.expect("an action without legs fits a batch")
         }
         Mark::Intent(_)

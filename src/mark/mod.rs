@@ -120,11 +120,27 @@ pub enum Mark {
     },
     /// The agent does something to an array that its kernel answers on the legs: a leg fails, a check runs.
     Admin(Admin),
+    /// How far the kernel says that a resync, recovery, check or repair is (`sync_completed`). The agent reads it after its mark before this one of the same
+    /// array was taken.
+    Sync(SyncLook),
     /// The plan is done; the guest powers off next.
     Finish {
         /// Whether all steps went well.
         ok: bool,
     },
+}
+
+/// What an array's sysfs says of a pass over its legs (`md.c:sync_completed_show`, `action_show`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncLook {
+    /// `sync_action`; `idle`: the pass is over.
+    pub action: String,
+    /// The names of the array's legs.
+    pub legs: Vec<String>,
+    /// Sectors that are done.
+    pub done: u64,
+    /// Sectors in all; 0 where it is not told.
+    pub all: u64,
 }
 
 /// Who the agent is and what it runs on.

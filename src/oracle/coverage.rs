@@ -45,6 +45,7 @@ impl Checker {
         name_apart(&mut findings);
         self.fault_coverage(&mut reasons);
         self.lag_coverage();
+        self.sync_coverage();
         let known: Vec<Finding> = findings
             .extract_if(.., |finding| finding.known.is_some())
             .collect();

@@ -223,6 +223,7 @@ impl Checker {
                 }
             }
             Mark::Admin(admin) => self.admin(no, admin),
+            Mark::Sync(look) => self.sync_look(no, look),
             Mark::Finish { ok } => self.guest.finished = Some(*ok),
         }
         self.durable.troubles.guest_goes_on();

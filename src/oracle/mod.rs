@@ -54,4 +54,4 @@ pub use lag::PairLag;
 pub use map::{Layer, LegMap};
 pub(crate) use moments::{in_words as action_in_words, moment as moment_in_words};
 pub use so_far::SoFar;
-pub use verdict::{Coverage, EndState, FaultCoverage, LegCoverage, Outcome, Verdict};
+pub use verdict::{Coverage, EndState, FaultCoverage, LegCoverage, Outcome, SyncPass, Verdict};

@@ -229,6 +229,7 @@ pub(crate) fn moment(header: &RunHeader, event: &Event) -> Option<(String, Strin
             | Mark::Survey { .. }
             | Mark::Quiet { .. }
             | Mark::Fact { .. }
+            | Mark::Sync(_)
             | Mark::Finish { .. } => None,
         },
         What::Arrived(_)

@@ -135,6 +135,12 @@ pub struct Coverage {
     /// How long legs were apart, a pair each.
     #[serde(default)]
     pub lag: Vec<super::lag::PairLag>,
+    /// What the guest's sysfs told of resyncs, recoveries, checks and repairs, and what the legs showed of them; at most 256.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sync_passes: Vec<SyncPass>,
+    /// How many more there were.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub sync_passes_more: u64,
     /// Quiet points that were reached.
     pub quiet_reached: u64,
     /// Quiet points that were missed, and what was pending.
@@ -174,6 +180,27 @@ pub struct Coverage {
 )]
 fn is_none(count: &u64) -> bool {
     *count == 0
+}
+
+/// A resync, recovery, check or repair, as the guest's sysfs told of it and as the legs showed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncPass {
+    /// `sync_action`.
+    pub action: String,
+    /// The array's legs.
+    pub legs: Vec<String>,
+    /// In which boot.
+    pub boot: u32,
+    /// How often the guest was looked at.
+    pub looks: u64,
+    /// Sectors that were done, by sysfs, at the last look.
+    pub done: u64,
+    /// Sectors in all, by sysfs.
+    pub all: u64,
+    /// Sectors that were copied from one leg to another since the first look, as the legs were sent them.
+    pub copied: u64,
+    /// Sectors that sysfs called done while they differed between legs: writes that were under way, or a promise broken.
+    pub apart: u64,
 }
 
 /// What one rule did.

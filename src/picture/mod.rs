@@ -58,7 +58,7 @@ pub struct Picture {
     pub latency: Vec<[Histogram; 3]>,
     /// A leg each: how much later than on the first leg a write was completed.
     pub lag: Vec<Histogram>,
-    /// How far resync or recovery was, by the superblocks.
+    /// How far resync or recovery was, by the superblocks and by the guest's sysfs.
     pub resync: Vec<Progress>,
     /// When each finding first and last showed, in the verdict's order.
     pub found_us: Vec<(u64, u64)>,
@@ -120,8 +120,8 @@ pub struct Moment {
 pub struct Progress {
     /// When.
     pub us: u64,
-    /// The leg whose superblock says so.
-    pub leg: u8,
+    /// The leg whose superblock says so; -1: the guest's sysfs does.
+    pub leg: i16,
     /// Sectors that are done.
     pub done: u64,
     /// Sectors in all.
@@ -303,6 +303,16 @@ impl<'a> Painter<'a> {
                 let news = self.metadata.wrote(*leg, start.0, bytes);
                 self.news(event, *leg, news);
             }
+            What::Mark(Mark::Sync(look)) => {
+                if look.all > 0 && self.picture.resync.len() < REQUESTS_MAX {
+                    self.picture.resync.push(Progress {
+                        us,
+                        leg: -1,
+                        done: look.done,
+                        all: look.all,
+                    });
+                }
+            }
             What::Mark(mark) => {
                 if let Some(text) = mark_in_words(mark, self.header) {
                     self.moment(event, MomentKind::Mark, -1, text);
@@ -349,7 +359,7 @@ impl<'a> Painter<'a> {
         {
             self.picture.resync.push(Progress {
                 us: event.time_us,
-                leg: leg.0,
+                leg: leg_number(leg),
                 done,
                 all,
             });
@@ -485,7 +495,11 @@ fn mark_in_words(mark: &Mark, header: &RunHeader) -> Option<String> {
             .unwrap_or_else(|| step.to_string())
     };
     match mark {
-        Mark::Intent(_) | Mark::Pages(_) | Mark::Survey { .. } | Mark::Fact { .. } => None,
+        Mark::Intent(_)
+        | Mark::Pages(_)
+        | Mark::Survey { .. }
+        | Mark::Fact { .. }
+        | Mark::Sync(_) => None,
         Mark::Hello(hello) => Some(format!("the agent runs, kernel {}", hello.release)),
         Mark::Target(target) => Some(format!(
             "target {} is {} ({} sectors)",

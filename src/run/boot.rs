@@ -223,6 +223,7 @@ impl<'a> Boot<'a> {
             | Mark::Survey { .. }
             | Mark::Quiet { .. }
             | Mark::Admin(_)
+            | Mark::Sync(_)
             | Mark::Fact { .. } => None,
         }
     }

@@ -76,7 +76,7 @@ impl News {
 /// Marks that the supervisor wants to hear of.
 fn is_news(mark: &Mark) -> bool {
     match mark {
-        Mark::Intent(_) | Mark::Pages(_) | Mark::Survey { .. } => false,
+        Mark::Intent(_) | Mark::Pages(_) | Mark::Survey { .. } | Mark::Sync(_) => false,
         Mark::Hello(_)
         | Mark::Target(_)
         | Mark::StepBegin { .. }

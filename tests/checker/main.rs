@@ -25,6 +25,7 @@ mod resized;
 mod serial;
 mod so_far;
 mod stacks;
+mod sync_look;
 mod told;
 mod verdicts;
 mod watch;

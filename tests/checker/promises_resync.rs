@@ -10,7 +10,7 @@ use legwatch::mark::{AdminAction, AdminPhase, Mark};
 use legwatch::oracle::Verdict;
 
 /// A leg of a crashed array that was not yet resynced: `old` on leg b where leg a has `new`.
-fn crashed(release: &str) -> (History, Block, Block) {
+pub(crate) fn crashed(release: &str) -> (History, Block, Block) {
     let mut history = array(2, release);
     let (old, new) = (garbage(1), garbage(2));
     history.write(0, 1000, &[old]);

@@ -38,14 +38,37 @@ impl Checkpoints {
         self.looked.remove(&(check, key));
     }
 
+    /// Somebody else than resync wrote what a leg lacked, or something newer.
+    pub(super) fn over(&mut self, leg: LegId, key: ArrayKey, range: SectorRange) {
+        if self.early.is_empty() {
+            return;
+        }
+        let all = (leg, key, range.start())..(leg, key, range.end());
+        let over: Vec<_> = self.early.range(all).map(|(place, _)| *place).collect();
+        for place in over {
+            self.early.remove(&place);
+        }
+    }
+
+    /// A leg is away: what it is given when it comes back it lacks for that.
+    pub(super) fn away(&mut self, leg: LegId) {
+        self.early.retain(|(of, _, _), _| *of != leg);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.early.is_empty()
     }
 }
 
 impl Checker {
-    /// All is copied below `offset`. What was looked at with the checkpoint before is not looked at again.
-    pub(super) fn checkpoint(&mut self, no: EventNo, check: Check, array: &Array, offset: u64) {
+    /// All is copied below `offset`. What was looked at with the checkpoint before is not looked at again. How many sectors differ.
+    pub(super) fn checkpoint(
+        &mut self,
+        no: EventNo,
+        check: Check,
+        array: &Array,
+        offset: u64,
+    ) -> u64 {
         let looked = self
             .promises
             .checkpoints
@@ -54,7 +77,7 @@ impl Checker {
             .or_default();
         let from = if *looked < offset { *looked } else { 0 };
         if *looked == offset {
-            return;
+            return 0;
         }
         *looked = offset;
         self.count(check, 1);
@@ -65,8 +88,10 @@ impl Checker {
                 parts.insert(part);
             }
         }
+        let mut apart = 0;
         for (run, (leg, _)) in self.differences(array, &parts) {
             let leg = LegId(leg);
+            apart += run.count();
             for sector in run.sectors() {
                 let digest = array
                     .active()
@@ -86,6 +111,7 @@ impl Checker {
                 }
             }
         }
+        apart
     }
 
     /// A write of resync's was fetched: whether it brings what a checkpoint said was there.
@@ -118,7 +144,7 @@ impl Checker {
         }
         for (run, (check, at)) in crate::oracle::judge::runs(&found) {
             let note = format!(
-                "with {at} a superblock said that this was copied; it was with request {} of leg {}",
+                "with {at} md said that this was copied; it was with request {} of leg {}",
                 id.number,
                 self.world.header.leg_name(id.leg)
             );

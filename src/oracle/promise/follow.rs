@@ -42,6 +42,7 @@ impl Checker {
         promises.checkpoints.clear();
         promises.scrubs.clear();
         promises.serial.clear();
+        promises.sync_looks.boot();
         for leg in &mut promises.legs {
             leg.kernel = EventNo(0);
             leg.wrote = EventNo(0);
@@ -281,6 +282,11 @@ impl Checker {
                     .read_errors
                     .first_in(range)
                     .is_some();
+        if copied {
+            self.promises.sync_looks.copied(key.uuid, on_array.count());
+        } else {
+            self.promises.checkpoints.over(id.leg, key, on_array);
+        }
         let concerned = again
             || copied && !self.promises.checkpoints.is_empty()
             || self.promises.resync_due.contains(&key);
@@ -404,6 +410,12 @@ impl Checker {
                 self.promises.unrecorded.written(id.leg, *range);
                 if open.operation == Operation::Discard {
                     self.promises.cut_short.over(id.leg, *range);
+                    let place = self.promised(id.leg).and_then(|(array, member)| {
+                        Some((array.key, array_range(member, *range)?))
+                    });
+                    if let Some((key, on_array)) = place {
+                        self.promises.checkpoints.over(id.leg, key, on_array);
+                    }
                 }
             }
         }

@@ -40,6 +40,7 @@ impl Checker {
             let wire = &mut self.promises.legs[member.leg.index()];
             wire.out |= member.slot.is_none();
             if member.slot.is_none() {
+                self.promises.checkpoints.away(member.leg);
                 // What it missed it may have missed because it was faulty.
                 let missed = &mut self.promises.doubts.missed;
                 missed.retain(|missed| missed.leg != member.leg);

@@ -41,6 +41,7 @@ mod sb_peer;
 mod scrub;
 mod serial_excl;
 mod sync_excl;
+mod sync_look;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,6 +89,7 @@ pub(crate) struct Promises {
     checkpoints: checkpoint::Checkpoints,
     scrubs: BTreeMap<ArrayKey, scrub::Scrub>,
     serial: serial_excl::Serial,
+    sync_looks: sync_look::SyncLooks,
     doubts: doubt::Doubts,
     arrivals_us: BTreeMap<RequestId, u64>,
 }

@@ -67,22 +67,23 @@ impl Checker {
         self.checkpoint(no, Check::RecEq, &array, array.sectors);
     }
 
-    /// A leg that is being recovered says how far it is.
-    pub(super) fn rec_ckpt(&mut self, no: EventNo, leg: LegId, offset: u64) {
+    /// A leg is recovered up to here. How many sectors it lacks.
+    pub(super) fn rec_ckpt(&mut self, no: EventNo, leg: LegId, offset: u64) -> u64 {
         let Some(mut array) = self.promised(leg).map(|(array, _)| array.clone()) else {
-            return;
+            return 0;
         };
         let slot = array
             .members
             .iter_mut()
             .find(|member| member.leg == leg && member.slot.is_some());
         let Some(member) = slot.filter(|_| offset > 0) else {
-            return;
+            return 0;
         };
         // Below the offset it is held to what active legs are held to.
         member.active = true;
-        if array.active().count() >= 2 {
-            self.checkpoint(no, Check::RecEq, &array, offset);
+        if array.active().count() < 2 {
+            return 0;
         }
+        self.checkpoint(no, Check::RecEq, &array, offset.min(array.sectors))
     }
 }

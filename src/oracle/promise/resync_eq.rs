@@ -45,19 +45,20 @@ impl Checker {
         self.cut_short_eq(no, &array);
     }
 
-    /// A superblock of the kernel's has a checkpoint: legs are equal below it.
-    pub(super) fn resync_ckpt(&mut self, no: EventNo, leg: LegId, offset: u64) {
+    /// The resync is past here: legs are equal below it. How many sectors are not.
+    pub(super) fn resync_ckpt(&mut self, no: EventNo, leg: LegId, offset: u64) -> u64 {
         let Some(array) = self.promised(leg).map(|(array, _)| array.clone()) else {
-            return;
+            return 0;
         };
         // It counts the sectors of the whole (`raid10.c:raid10_sync_request`).
         let offset = array.below(offset);
         if offset == 0 || offset >= array.sectors || !self.promises.resync_due.contains(&array.key)
         {
-            return;
+            return 0;
         }
-        if array.active().count() >= 2 {
-            self.checkpoint(no, Check::ResyncEq, &array, offset);
+        if array.active().count() < 2 {
+            return 0;
         }
+        self.checkpoint(no, Check::ResyncEq, &array, offset)
     }
 }

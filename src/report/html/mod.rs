@@ -105,6 +105,7 @@ pub fn render(header: &RunHeader, verdict: &Verdict, picture: &Picture) -> Strin
         "lines_more": count.saturating_sub(CARDS_MAX + LINES_MAX),
         "tiles": tiles(verdict),
         "excuses": excuses,
+        "passes": text::passes(&verdict.coverage),
         "checks": verdict.coverage.triggered.iter().collect::<Vec<_>>(),
         "facts": facts::provenance(header, &verdict.coverage),
         "others": facts::others(&verdict.coverage).collect::<Vec<_>>(),

@@ -6,8 +6,11 @@ use super::style::Style;
 use super::{line, seconds};
 use crate::header::RunHeader;
 use crate::oracle::excuse::Excuse;
-use crate::oracle::{Coverage, FaultCoverage, LegCoverage, Verdict};
+use crate::oracle::{Coverage, FaultCoverage, LegCoverage, SyncPass, Verdict};
 use crate::report::facts;
+
+/// Resyncs, recoveries and checks that are told one by one.
+const PASSES_MAX: usize = 8;
 
 /// What was exercised and compared.
 pub(super) fn coverage(out: &mut String, coverage: &Coverage, style: Style) {
@@ -73,6 +76,9 @@ pub(super) fn coverage(out: &mut String, coverage: &Coverage, style: Style) {
             ),
         );
     }
+    for pass in passes(coverage) {
+        line(out, &format!("  {pass}"));
+    }
     line(
         out,
         &format!(
@@ -104,6 +110,39 @@ pub(super) fn coverage(out: &mut String, coverage: &Coverage, style: Style) {
     if !triggered.is_empty() {
         line(out, &format!("  checks: {}", triggered.join(", ")));
     }
+}
+
+/// A line for each resync, recovery, check and repair, but not for too many.
+pub(crate) fn passes(coverage: &Coverage) -> Vec<String> {
+    let all = &coverage.sync_passes;
+    let more = (all.len().saturating_sub(PASSES_MAX) as u64) + coverage.sync_passes_more;
+    let mut out: Vec<String> = all.iter().take(PASSES_MAX).map(pass_line).collect();
+    if more > 0 {
+        out.push(format!("{more} more such passes"));
+    }
+    out
+}
+
+/// What sysfs said, and what the legs showed.
+fn pass_line(pass: &SyncPass) -> String {
+    let apart = if pass.apart > 0 {
+        format!(
+            "; {} sectors that it called done differed then (writes under way)",
+            pass.apart
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        "{} of {} in boot {}: sysfs told up to {} of {} sectors, in {} looks; the legs showed {} sectors copied{apart}",
+        pass.action,
+        pass.legs.join(" "),
+        pass.boot,
+        pass.done,
+        pass.all,
+        pass.looks,
+        pass.copied
+    )
 }
 
 fn fault_line(fault: &FaultCoverage) -> String {

@@ -5,6 +5,7 @@ mod finding;
 mod printable;
 mod style;
 
+pub(crate) use coverage::passes;
 pub(super) use finding::{diff, who};
 pub use finding::{place, summary};
 pub use printable::printable;
