@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::history::{ARRAY_SECTORS, Block, CHUNK_SECTORS, History, Load, data_offset, garbage};
 use legwatch::block::{Operation, RequestId, Status};
 use legwatch::event::Content;
-use legwatch::mark::IntentKind;
+use legwatch::mark::{IntentKind, Mark, SyncLook};
 use legwatch::stamp::SplitMix64;
 use proptest::prelude::*;
 
@@ -251,15 +251,51 @@ impl Raid {
             self.history.superblocks(false);
             self.start();
             self.drain();
-            for (sector, block) in self.disk.clone() {
-                self.copy(sector, block, &[leg]);
-            }
+            let sectors: Vec<u64> = self.disk.keys().copied().collect();
+            self.sync("recover", &sectors, &[leg]);
             self.history.recovering = None;
             self.history.superblocks(false);
         } else if self.history.write_mostly.is_none() {
             self.history.failed = Some(self.history.legs() - 1);
             self.history.superblocks(false);
         }
+    }
+
+    /// Sectors are copied in order, while writes go on beside and somebody looks how far it is.
+    fn sync(&mut self, action: &str, sectors: &[u64], to: &[u8]) {
+        for sector in sectors {
+            match self.rng.below(8) {
+                0 => self.start(),
+                1..4 => self.advance(),
+                _ => {}
+            }
+            // A copy waits for what is under way where it goes.
+            let here = |op: &Op| {
+                let end = op.sector + op.blocks.len() as u64;
+                (op.sector..end).contains(sector)
+            };
+            if self.open.iter().any(here) {
+                self.drain();
+            }
+            let block = self.disk.get(sector).copied().unwrap_or([0; 512]);
+            self.copy(*sector, block, to);
+            if self.rng.below(8) == 0 {
+                self.look(action, sector + 1);
+            }
+        }
+        self.drain();
+        self.look("idle", 0);
+    }
+
+    fn look(&mut self, action: &str, done: u64) {
+        let legs = self.history.header.legs.iter();
+        let legs = legs.map(|leg| leg.config.name.clone()).collect();
+        self.history.mark(Mark::Sync(SyncLook {
+            action: action.into(),
+            legs,
+            done,
+            all: ARRAY_SECTORS,
+        }));
     }
 
     pub(crate) fn copy(&mut self, sector: u64, block: Block, to: &[u8]) {
@@ -302,10 +338,9 @@ impl Raid {
         self.history.crash(self.boot);
         self.history.superblocks(false);
         let others: Vec<u8> = (1..self.history.legs()).collect();
-        for (sector, block) in torn {
-            self.copy(sector, block, &others);
-            self.disk.insert(sector, block);
-        }
+        let sectors: Vec<u64> = torn.keys().copied().collect();
+        self.disk.extend(torn);
+        self.sync("resync", &sectors, &others);
         self.history.superblocks(true);
         self.may_go_back = false;
     }
