@@ -40,7 +40,7 @@ pub(super) fn run(
         Some(leg) => vec![leg.to_owned()],
         None => members(Path::new(BLOCK), &attributes),
     };
-    if action == AdminAction::Unserialize {
+    if matches!(action, AdminAction::Serialize | AdminAction::Unserialize) {
         look_at_policies(shared, marker)?;
     }
     let mut tell = |phase| {

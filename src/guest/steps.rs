@@ -103,6 +103,7 @@ pub(super) fn run_plan(
     admin::look_at_policies(&shared, &mut marker)?;
     if progress.is_some() {
         shell::interactive()?;
+        admin::look_at_policies(&shared, &mut marker)?;
     }
     marker.tell(&Mark::Finish { ok })?;
     Ok(ok)

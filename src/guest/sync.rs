@@ -13,6 +13,15 @@ use crate::mark::{Mark, SyncLook};
 const BLOCK: &str = "/sys/block";
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often the same is told, at most: a guest that only says so is hung all the same.
+const SAME_MAX: u32 = 25;
+
+/// An array that syncs, what was told of it last, and how often.
+#[derive(Debug)]
+struct Told {
+    look: SyncLook,
+    times: u32,
+}
 
 /// Looks while it lives.
 #[derive(Debug)]
@@ -53,7 +62,7 @@ impl Watcher {
 /// Looks at all arrays, and tells of those that sync, and of those that do no more. `told`: those that did, by their attributes' folder.
 fn look(
     block: &Path,
-    told: &mut BTreeMap<PathBuf, Vec<String>>,
+    told: &mut BTreeMap<PathBuf, Told>,
     marker: &mut Marker,
 ) -> Result<(), Error> {
     for look in looks(block, told) {
@@ -62,27 +71,34 @@ fn look(
     Ok(())
 }
 
-fn looks(block: &Path, told: &mut BTreeMap<PathBuf, Vec<String>>) -> Vec<SyncLook> {
+fn looks(block: &Path, told: &mut BTreeMap<PathBuf, Told>) -> Vec<SyncLook> {
     let mut out = Vec::new();
     let mut over = std::mem::take(told);
     for (_, attributes) in md::arrays(block) {
         let Some((action, done, all)) = progress(&attributes) else {
             continue;
         };
-        let legs = over
-            .remove(&attributes)
-            .unwrap_or_else(|| admin::members(block, &attributes));
-        told.insert(attributes, legs.clone());
-        out.push(SyncLook {
+        let before = over.remove(&attributes);
+        let legs = match &before {
+            Some(before) => before.look.legs.clone(),
+            None => admin::members(block, &attributes),
+        };
+        let look = SyncLook {
             action,
             legs,
             done,
             all,
-        });
+        };
+        let same = before.filter(|before| before.look == look);
+        let times = same.map_or(1, |before| before.times.saturating_add(1));
+        if times <= SAME_MAX {
+            out.push(look.clone());
+        }
+        told.insert(attributes, Told { look, times });
     }
-    out.extend(over.into_values().map(|legs| SyncLook {
+    out.extend(over.into_values().map(|told| SyncLook {
         action: "idle".into(),
-        legs,
+        legs: told.look.legs,
         done: 0,
         all: 0,
     }));
@@ -129,8 +145,12 @@ mod tests {
         put("recover\n", "delayed\n");
         assert_eq!(looks(), []);
         put("recover\n", "128 / 4096\n");
-        assert_eq!(looks(), [at("recover", 128, 4096)]);
-        assert_eq!(looks(), [at("recover", 128, 4096)]);
+        for _ in 0..SAME_MAX {
+            assert_eq!(looks(), [at("recover", 128, 4096)]);
+        }
+        assert_eq!(looks(), []);
+        put("recover\n", "256 / 4096\n");
+        assert_eq!(looks(), [at("recover", 256, 4096)]);
         put("check\n", "0 / 4096\n");
         assert_eq!(looks(), [at("check", 0, 4096)]);
         put("idle\n", "none\n");

@@ -31,6 +31,8 @@ pub enum When {
     CacheLost,
     /// The chunk came with the array's growth, and its bit was never set since (K10).
     Grown,
+    /// Another write, for which the newcomer may have waited, ended on the leg while the one that it passes was in flight (K11).
+    Woken,
 }
 
 /// What is known of a finding on a kernel.

@@ -285,6 +285,10 @@ impl Checker {
                 let range = open.ranges.first().copied();
                 if range.is_some_and(|range| self.world.md.concerns(id.leg, range)) {
                     self.unanswered.insert(id.leg);
+                    let array = self.world.md.of(id.leg).map(|(array, _)| array.key);
+                    if let Some(key) = array.filter(|_| open.fetched.is_some()) {
+                        self.promises.cut_short.marks_in_doubt(key);
+                    }
                 }
                 self.cut_short(id, &open, abandoned.applied);
             }

@@ -197,7 +197,8 @@ pub struct SyncPass {
     pub done: u64,
     /// Sectors in all, by sysfs.
     pub all: u64,
-    /// Sectors that were copied from one leg to another since the first look, as the legs were sent them.
+    /// Sectors of writes that came from pages which another leg had been read into, since the first look: a resync's or recovery's copies, to each leg. A
+    /// repair's, and those of a raid10's resync, come from the leg's own pages and are not among them; what a file system wrote back may be.
     pub copied: u64,
     /// Sectors that sysfs called done while they differed between legs: writes that were under way, or a promise broken.
     pub apart: u64,

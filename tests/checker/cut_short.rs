@@ -2,8 +2,8 @@
 
 use crate::history::{History, Load, data_offset};
 use crate::told::{finish, kept, only};
-use legwatch::block::{LegId, Operation, Sector, sector_digests};
-use legwatch::event::What;
+use legwatch::block::{LegId, Operation, Sector, Status, sector_digests};
+use legwatch::event::{Content, What};
 use legwatch::finding::{Check, Confidence, Wrongness};
 use legwatch::mark::Mark;
 use legwatch::oracle::Verdict;
@@ -136,5 +136,72 @@ fn what_a_cache_lost_and_resync_does_not_copy() {
         After::Back,
     ] {
         kept(&lost_and(after), Check::ResyncEq);
+    }
+}
+
+/// A write that leg b had not stored; then the copy of it is cut, too.
+fn cut_again(copy_stored: bool, copied: bool) -> Verdict {
+    let mut history = History::with_bitmap(2, None);
+    history.honest(&Load::new(1, 1, 640, 8));
+    history.superblocks(false);
+    let late = Load::new(1, 2, 640, 8);
+    history.begin(&late);
+    history.write(0, 640, &late.contents());
+    let request = history.arrive(1, Operation::Write, 640, 8);
+    history.fetch(request, &late.contents());
+    history.abandon(request, false);
+    history.crash(2);
+    history.superblocks(false);
+    let gpa = 0x7000_0000;
+    let read = history.arrive_from(0, Operation::Read, data_offset(0) + 640, 8, gpa);
+    history.complete_with(read, Status::Ok, Content::NotTaken);
+    history.honest_md = false;
+    let copy = history.arrive_from(1, Operation::Write, data_offset(1) + 640, 8, gpa);
+    history.honest_md = true;
+    history.fetch(copy, &late.contents());
+    history.abandon(copy, copy_stored);
+    history.crash(3);
+    history.superblocks(false);
+    if copied {
+        history.copy(0, &[1], 640, &late.contents());
+    }
+    history.superblocks(true);
+    finish(&mut history)
+}
+
+#[test]
+fn a_copy_that_is_cut_short_itself() {
+    let verdict = cut_again(false, false);
+    only(&verdict, Check::ResyncEq, Wrongness::Absent, &["b"]);
+    kept(&cut_again(false, true), Check::ResyncEq);
+    // It was there after all.
+    kept(&cut_again(true, false), Check::ResyncEq);
+}
+
+/// A cut with a superblock or bitmap page on its way: nobody knows which marks are there, and md may copy nothing.
+#[test]
+fn a_cut_while_marks_are_written() {
+    for superblock in [true, false] {
+        let mut history = History::with_bitmap(2, None);
+        history.honest(&Load::new(1, 1, 640, 8));
+        history.superblocks(false);
+        let late = Load::new(1, 2, 640, 8);
+        history.begin(&late);
+        history.write(0, 640, &late.contents());
+        let request = history.arrive(1, Operation::Write, 640, 8);
+        history.fetch(request, &late.contents());
+        let at = if superblock { 8 } else { 16 };
+        let block = *history.last_superblock(0);
+        let mark = history.arrive_at(0, Operation::Write, at, 1);
+        history.fetch_with(mark, &[block], true);
+        history.abandon(mark, true);
+        history.abandon(request, false);
+        history.crash(2);
+        history.superblocks(false);
+        history.superblocks(true);
+        let verdict = finish(&mut history);
+        let found = verdict.findings.iter();
+        let all: Vec<Check> = found.map(|finding| finding.check).collect();
+        assert!(!all.contains(&Check::ResyncEq), "{all:?}");
     }
 }

@@ -445,7 +445,6 @@ fn read_sticky(raid: &mut Raid) {
     raid.resync(new);
 }
 
-/// A check that counts nothing where the second leg holds something else.
 fn serial_excl(raid: &mut Raid) {
     let all = raid.all();
     raid.history
@@ -454,17 +453,14 @@ fn serial_excl(raid: &mut Raid) {
     let (one, other) = (raid.load(), raid.load());
     raid.history.begin(&one);
     raid.history.begin(&other);
-    for leg in raid.all() {
-        let first = raid.history.arrive(leg, Operation::Write, AT, 8);
-        raid.history.fetch(first, &one.contents());
-        if leg != 1 {
-            raid.history.complete(first);
-        }
+    let first = raid.history.arrive(1, Operation::Write, AT, 8);
+    raid.history.fetch(first, &one.contents());
+    for leg in raid.others() {
+        raid.write_to(&[leg], &one.contents());
         raid.write_to(&[leg], &other.contents());
-        if leg == 1 {
-            raid.history.complete(first);
-        }
     }
+    raid.write_to(&[1], &other.contents());
+    raid.history.complete(first);
     raid.history.end(&one);
     raid.history.end(&other);
     raid.history
@@ -473,6 +469,7 @@ fn serial_excl(raid: &mut Raid) {
     raid.rest();
 }
 
+/// A check that counts nothing where the second leg holds something else.
 fn scrub(raid: &mut Raid) {
     raid.rest();
     raid.write_to(&raid.all(), &[garbage(1)]);

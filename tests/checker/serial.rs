@@ -1,7 +1,7 @@
 //! `serialize_policy`: overlapping writes that are in flight on a leg at once, and all that only looks like it.
 
 use crate::history::{History, Load, data_offset};
-use crate::told::{OK, finish, kept, only, silent, triggered};
+use crate::told::{OK, array, finish, kept, only, silent, triggered};
 use legwatch::block::{Operation, Status};
 use legwatch::event::Content;
 use legwatch::finding::{Check, Confidence, StoryLine, Wrongness};
@@ -36,13 +36,18 @@ enum Second {
     Beside,
     /// Passes, after an error there that nothing made good.
     AfterError,
+    /// The same, and another write made it good before: what passes is a piece of the first one, written again.
+    PieceAfterError,
+    /// Passes, and before the policy is set once more the agent found it off.
+    FoundOffAndOn,
+    /// Passes one, after another one ended for which it may have waited.
+    Woken,
     /// Passes in a boot after the one with the policy.
     NextBoot,
 }
 
-fn two_writes(second: Second) -> Verdict {
-    let mut history = History::with_bitmap(2, None);
-    history.honest(&Load::new(1, 1, 0, 64));
+fn two_writes(second: Second, release: &str) -> Verdict {
+    let mut history = array(2, release);
     if !matches!(second, Second::Off | Second::Before) {
         policy(&mut history, true);
     }
@@ -51,19 +56,34 @@ fn two_writes(second: Second) -> Verdict {
         history.superblocks(false);
     }
     let one = Load::new(1, 2, 640, 8);
-    if second == Second::AfterError {
+    if matches!(second, Second::AfterError | Second::PieceAfterError) {
         let failing = history.arrive(1, Operation::Write, 640, 8);
         history.fetch(failing, &one.contents());
         history.complete_with(failing, Status::IoErr, Content::NotTaken);
+    }
+    if second == Second::PieceAfterError {
+        history.write(1, 640, &one.contents());
     }
     let at = if second == Second::Beside { 648 } else { 644 };
     let other = Load::new(2, 1, at, 8);
     history.begin(&one);
     history.begin(&other);
-    history.write(0, 640, &one.contents());
-    history.write(0, at, &other.contents());
+    let before = Load::new(3, 1, 648, 8);
+    let woken = (second == Second::Woken).then(|| {
+        history.begin(&before);
+        history.write(0, 648, &before.contents());
+        let request = history.arrive(1, Operation::Write, 648, 8);
+        history.fetch(request, &before.contents());
+        request
+    });
     let first = history.arrive(1, Operation::Write, 640, 8);
     history.fetch(first, &one.contents());
+    history.write(0, 640, &one.contents());
+    history.write(0, at, &other.contents());
+    if let Some(request) = woken {
+        history.complete(request);
+        history.end(&before);
+    }
     if second == Second::Before {
         policy(&mut history, true);
     }
@@ -76,12 +96,15 @@ fn two_writes(second: Second) -> Verdict {
     }
     history.end(&one);
     history.end(&other);
-    if second == Second::FoundOff {
+    if matches!(second, Second::FoundOff | Second::FoundOffAndOn) {
         let off = AdminPhase::End {
             ok: false,
             mismatches: None,
         };
         history.admin(AdminAction::Serialize, off, &[0, 1]);
+    }
+    if second == Second::FoundOffAndOn {
+        policy(&mut history, true);
     }
     if second == Second::PassesThenOff {
         policy(&mut history, false);
@@ -93,7 +116,7 @@ fn two_writes(second: Second) -> Verdict {
 #[test]
 fn a_write_that_does_not_wait_for_one_that_overlaps_it() {
     for passes in [Second::Passes, Second::PassesThenOff] {
-        let verdict = two_writes(passes);
+        let verdict = two_writes(passes, "6.12.118");
         let finding = only(&verdict, Check::SerialExcl, Wrongness::Early, &["b"]);
         assert_eq!(finding.confidence, Confidence::Proven);
         assert_eq!((finding.array[0].start, finding.array[0].count), (644, 4));
@@ -103,21 +126,38 @@ fn a_write_that_does_not_wait_for_one_that_overlaps_it() {
         let told = finding.story.iter().filter(on_b).count();
         assert!(told >= 2, "{:#?}", finding.story);
     }
-    for second in [
-        Second::Waits,
-        Second::Beside,
-        Second::Before,
-        Second::FoundOff,
-    ] {
-        kept(&two_writes(second), Check::SerialExcl);
+    for second in [Second::Waits, Second::FoundOff, Second::FoundOffAndOn] {
+        kept(&two_writes(second, "6.12.118"), Check::SerialExcl);
     }
-    for second in [Second::Off, Second::NextBoot] {
-        let verdict = two_writes(second);
+    silent(&two_writes(Second::Beside, "6.12.118"));
+    for second in [Second::Off, Second::Before, Second::NextBoot] {
+        let verdict = two_writes(second, "6.12.118");
         silent(&verdict);
         assert_eq!(triggered(&verdict, Check::SerialExcl), 0, "{second:?}");
     }
-    let verdict = two_writes(Second::AfterError);
-    let found = verdict.findings.iter();
-    let all: Vec<Check> = found.map(|finding| finding.check).collect();
-    assert!(!all.contains(&Check::SerialExcl), "{all:?}");
+    for second in [Second::AfterError, Second::PieceAfterError] {
+        let verdict = two_writes(second, "6.12.118");
+        let found = verdict.findings.iter();
+        let all: Vec<Check> = found.map(|finding| finding.check).collect();
+        assert!(!all.contains(&Check::SerialExcl), "{second:?}: {all:?}");
+    }
+}
+
+#[test]
+fn a_write_that_is_woken_passes_another_one_on_kernels_that_may() {
+    for (release, confidence) in [
+        ("6.12.118", Confidence::Proven),
+        ("6.18.15", Confidence::Proven),
+        ("7.3.4", Confidence::Suspect),
+    ] {
+        let verdict = two_writes(Second::Woken, release);
+        let finding = only(&verdict, Check::SerialExcl, Wrongness::Early, &["b"]);
+        assert_eq!(finding.confidence, confidence, "{release}");
+        let noted = finding.notes.iter().any(|note| note.contains("K11"));
+        assert_eq!(noted, confidence == Confidence::Suspect);
+        // A write that nobody woke has no such excuse.
+        let verdict = two_writes(Second::Passes, release);
+        let finding = only(&verdict, Check::SerialExcl, Wrongness::Early, &["b"]);
+        assert_eq!(finding.confidence, Confidence::Proven, "{release}");
+    }
 }

@@ -1,9 +1,11 @@
 //! What sysfs says of resyncs and recoveries, beside what the legs show; and what lies below a checkpoint for a while.
 
-use crate::history::{History, Load, garbage};
+use crate::history::{History, Load, data_offset, garbage};
 use crate::promises_resync::crashed;
 use crate::told::{degraded, finish, kept, only, silent};
-use legwatch::finding::{Check, Confidence, Wrongness};
+use legwatch::block::{Operation, Status};
+use legwatch::event::Content;
+use legwatch::finding::{Check, Confidence, Finding, Wrongness};
 use legwatch::mark::{Mark, SyncLook};
 
 fn look(history: &mut History, action: &str, done: u64) {
@@ -142,5 +144,51 @@ fn what_was_under_way_at_a_checkpoint_is_copied_by_a_later_recovery() {
         history.recovering = None;
         history.superblocks(false);
         silent(&finish(&mut history));
+    }
+}
+
+/// A file system reads a page from leg a and writes it back to both, while something is copied: leg b's half looks like a copy.
+#[test]
+fn what_is_written_back_from_where_it_was_read_is_no_copy() {
+    for both in [true, false] {
+        let mut history = degraded();
+        let old = [garbage(3)];
+        history.write(0, 640, &old);
+        history.failed = None;
+        history.recovering = Some(1);
+        history.superblocks(false);
+        history.copy(0, &[1], 640, &old);
+        look(&mut history, "recover", 128);
+        let gpa = 0x9000_0000;
+        let read = history.arrive_from(0, Operation::Read, data_offset(0) + 640, 1, gpa);
+        history.complete_with(read, Status::Ok, Content::NotTaken);
+        let new = [garbage(4)];
+        let put = |history: &mut History, leg: u8| {
+            let at = data_offset(leg) + 640;
+            let write = history.arrive_from(leg, Operation::Write, at, 1, gpa);
+            history.fetch(write, &new);
+            history.complete(write);
+        };
+        if both {
+            put(&mut history, 0);
+        } else {
+            // A write of somebody else's that never reached leg b; then a copy brings it.
+            history.write(0, 640, &new);
+        }
+        look(&mut history, "recover", 2048);
+        history.honest_md = both;
+        put(&mut history, 1);
+        history.honest_md = true;
+        history.recovering = None;
+        history.superblocks(false);
+        let verdict = finish(&mut history);
+        if both {
+            silent(&verdict);
+        } else {
+            let told = |finding: &Finding| {
+                (finding.check, finding.kind) == (Check::RecEq, Wrongness::Early)
+            };
+            assert!(verdict.findings.iter().any(told));
+        }
     }
 }

@@ -42,7 +42,7 @@ impl Checker {
                     self.promises.serial.begins(no, array.key);
                 }
             }
-            (AdminAction::Unserialize, AdminPhase::Begin) => {
+            (AdminAction::Serialize | AdminAction::Unserialize, AdminPhase::Begin) => {
                 for array in &arrays {
                     self.promises.serial.ends(array.key);
                 }
@@ -52,7 +52,7 @@ impl Checker {
                     self.promises.serial.never_was(array.key);
                 }
             }
-            (AdminAction::Serialize | AdminAction::Unserialize, _) => {}
+            (AdminAction::Unserialize, AdminPhase::End { .. }) => {}
             (
                 AdminAction::Fail | AdminAction::Remove | AdminAction::Add | AdminAction::ReAdd,
                 _,

@@ -8,7 +8,7 @@ use crate::finding::{Check, Wrongness};
 use crate::md::{Array, ArrayKey, Member};
 use crate::oracle::checker::Checker;
 use crate::oracle::world::{leg_range, leg_sector};
-use crate::shadow::RangeSet;
+use crate::shadow::{Origin, RangeSet};
 
 /// Differences below a checkpoint that are remembered.
 const EARLY_MAX: usize = 100_000;
@@ -25,7 +25,8 @@ struct Early {
 #[derive(Debug, Default)]
 pub(super) struct Checkpoints {
     early: BTreeMap<(LegId, ArrayKey, Sector), Early>,
-    looked: BTreeMap<(Check, ArrayKey), u64>,
+    /// By the leg that is recovered; a resync's are nobody's.
+    looked: BTreeMap<(Check, ArrayKey, Option<LegId>), u64>,
 }
 
 impl Checkpoints {
@@ -33,9 +34,12 @@ impl Checkpoints {
         *self = Checkpoints::default();
     }
 
-    /// The next checkpoint is looked at from its start.
+    /// A pass begins, or is over: the next checkpoint is looked at from its start, and what an earlier pass left is another's to copy.
     pub(super) fn anew(&mut self, check: Check, key: ArrayKey) {
-        self.looked.remove(&(check, key));
+        self.looked
+            .retain(|(of, array, _), _| (*of, *array) != (check, key));
+        self.early
+            .retain(|(_, array, _), early| (early.check, *array) != (check, key));
     }
 
     /// Somebody else than resync wrote what a leg lacked, or something newer.
@@ -67,19 +71,22 @@ impl Checker {
         no: EventNo,
         check: Check,
         array: &Array,
+        comes: Option<LegId>,
         offset: u64,
     ) -> u64 {
-        let looked = self
-            .promises
-            .checkpoints
-            .looked
-            .entry((check, array.key))
-            .or_default();
-        let from = if *looked < offset { *looked } else { 0 };
-        if *looked == offset {
+        let place = (check, array.key, comes);
+        let looked = self.promises.checkpoints.looked.get(&place);
+        let from = looked.copied().unwrap_or_default();
+        if from == offset {
             return 0;
         }
-        *looked = offset;
+        let from = if from > offset {
+            self.promises.checkpoints.anew(check, array.key);
+            0
+        } else {
+            from
+        };
+        self.promises.checkpoints.looked.insert(place, offset);
         self.count(check, 1);
         let below = SectorRange::new(Sector(from), offset - from).unwrap_or_default();
         let mut parts = RangeSet::default();
@@ -136,7 +143,9 @@ impl Checker {
                 continue;
             };
             let key = (id.leg, array.key, sector);
-            if let Some(early) = self.promises.checkpoints.early.remove(&key)
+            if self.is_written_back(array, id, sector) {
+                self.promises.checkpoints.early.remove(&key);
+            } else if let Some(early) = self.promises.checkpoints.early.remove(&key)
                 && early.digest == Some(*digest)
             {
                 found.push((sector, (early.check, early.at)));
@@ -152,5 +161,23 @@ impl Checker {
             let kind = Wrongness::Early;
             self.break_promise(no, check, kind, id.leg, array.key, run, on_leg, note);
         }
+    }
+    /// Whether a write comes from a page that was written to another leg at the same place: a program's (a file system's) that wrote back what it had read, and
+    /// no copy of resync's.
+    fn is_written_back(&self, array: &Array, id: RequestId, sector: Sector) -> bool {
+        let there = |member: &Member| {
+            let at = leg_sector(member, sector)?;
+            Some((self.world.shadow(member.leg), at))
+        };
+        let member = array.member(id.leg);
+        let Some((own, at)) = member.and_then(there) else {
+            return false;
+        };
+        let gpa = own.current(at).gpa;
+        let others = array.members.iter().filter(|member| member.leg != id.leg);
+        others.filter_map(there).any(|(shadow, at)| {
+            let mut versions = shadow.versions(at);
+            versions.any(|version| version.origin == Origin::Write && version.gpa == gpa)
+        })
     }
 }

@@ -3,6 +3,7 @@
 use super::class::Class;
 use crate::block::{LegId, Operation, RequestId, Sector, SectorRange, Status};
 use crate::event::{Arrived, Digests, EventNo};
+use crate::finding::Check;
 use crate::md::{Array, IN_SYNC, Member, Superblock};
 use crate::oracle::checker::Checker;
 use crate::oracle::world::array_range;
@@ -176,7 +177,7 @@ impl Checker {
         }
         let part = range.intersection(member.data).unwrap_or_default();
         self.window_crossed(id, array.key, on_array);
-        self.serial_excl(no, id, &array, part);
+        self.serial_excl(no, id, &array, on_array);
         self.gate_arrived(id, array.key);
         self.written_without(&array, on_array);
         self.fault_silent_trigger(&array);
@@ -266,7 +267,7 @@ impl Checker {
             return;
         };
         let promises = &mut self.promises;
-        promises.cut_short.over(id.leg, range);
+        promises.cut_short.sent(id.leg, range);
         promises.unproven.entry(key).or_default().insert(on_array);
         promises.ever.entry(key).or_default().insert(on_array);
         self.gate_fetched(no, id);
@@ -408,8 +409,8 @@ impl Checker {
         if status == Some(Status::Ok) && put {
             for range in &open.ranges {
                 self.promises.unrecorded.written(id.leg, *range);
+                self.promises.cut_short.over(id.leg, *range);
                 if open.operation == Operation::Discard {
-                    self.promises.cut_short.over(id.leg, *range);
                     let place = self.promised(id.leg).and_then(|(array, member)| {
                         Some((array.key, array_range(member, *range)?))
                     });
@@ -442,6 +443,9 @@ impl Checker {
             return;
         }
         for range in &open.ranges {
+            if open.operation.modifies() {
+                self.promises.cut_short.failed(id.leg, *range);
+            }
             wire.failed(no, *range);
             if open.operation == Operation::Read {
                 wire.read_errors.insert(*range);
@@ -561,6 +565,9 @@ impl Checker {
         let wire = &mut self.promises.legs[leg.index()];
         wire.kernel = no;
         wire.read_since = false;
+        if let Some(key) = self.promised(leg).map(|(array, _)| array.key) {
+            self.promises.cut_short.marks_known(key);
+        }
         self.sb_peer(no, leg);
         self.resync_eq(no, leg);
         self.resync_ckpt(no, leg, new.resync_offset);
@@ -574,6 +581,10 @@ impl Checker {
         match (recovering, new.recovery_offset) {
             (true, None) => self.rec_eq(no, leg),
             (_, Some(offset)) => {
+                let key = self.promised(leg).map(|(array, _)| array.key);
+                if let Some(key) = key.filter(|_| !recovering) {
+                    self.promises.checkpoints.anew(Check::RecEq, key);
+                }
                 self.promises.legs[leg.index()].out = false;
                 self.durable.troubles.made_up(leg);
                 self.rec_ckpt(no, leg, offset);

@@ -41,6 +41,7 @@ impl Checker {
             wire.out |= member.slot.is_none();
             if member.slot.is_none() {
                 self.promises.checkpoints.away(member.leg);
+                self.promises.cut_short.away(member.leg);
                 // What it missed it may have missed because it was faulty.
                 let missed = &mut self.promises.doubts.missed;
                 missed.retain(|missed| missed.leg != member.leg);

@@ -64,7 +64,7 @@ impl Checker {
         self.promises.legs[leg.index()].out = false;
         self.rec_eq(no, leg);
         self.promises.checkpoints.anew(Check::RecEq, array.key);
-        self.checkpoint(no, Check::RecEq, &array, array.sectors);
+        self.checkpoint(no, Check::RecEq, &array, Some(leg), array.sectors);
     }
 
     /// A leg is recovered up to here. How many sectors it lacks.
@@ -84,6 +84,12 @@ impl Checker {
         if array.active().count() < 2 {
             return 0;
         }
-        self.checkpoint(no, Check::RecEq, &array, offset.min(array.sectors))
+        self.checkpoint(
+            no,
+            Check::RecEq,
+            &array,
+            Some(leg),
+            offset.min(array.sectors),
+        )
     }
 }

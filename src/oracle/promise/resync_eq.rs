@@ -59,6 +59,6 @@ impl Checker {
         if array.active().count() < 2 {
             return 0;
         }
-        self.checkpoint(no, Check::ResyncEq, &array, offset)
+        self.checkpoint(no, Check::ResyncEq, &array, None, offset)
     }
 }

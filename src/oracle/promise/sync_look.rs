@@ -6,12 +6,13 @@
 //!
 //! A number is used where it is sure which pass it is about: the look before was of the same pass, and no superblock was completed since.
 //!
-//! Does not cover: a raid10's recovery, whose sectors are a leg's own; checks and repairs.
+//! Does not cover: a raid10, of which a recovery counts a leg's own sectors; checks and repairs.
 
 use std::collections::BTreeMap;
 
 use crate::block::LegId;
 use crate::event::EventNo;
+use crate::finding::Check;
 use crate::mark::SyncLook;
 use crate::md::{Array, Uuid};
 use crate::oracle::checker::Checker;
@@ -28,84 +29,85 @@ const PASSES_MAX: usize = 256;
 struct Open {
     /// When the last look was told.
     looked: EventNo,
-    /// Its place among those that are told.
-    at: usize,
+    pass: SyncPass,
 }
 
 /// All passes that the guest told of.
 #[derive(Debug, Default)]
 pub(super) struct SyncLooks {
-    passes: Vec<SyncPass>,
-    open: BTreeMap<Uuid, Open>,
+    over: Vec<SyncPass>,
     more: u64,
+    open: BTreeMap<Uuid, Open>,
 }
 
 impl SyncLooks {
     pub(super) fn boot(&mut self) {
-        self.open.clear();
+        while let Some((uuid, _)) = self.open.first_key_value() {
+            self.ends(*uuid);
+        }
     }
 
     /// A copy was sent to a leg of the array.
     pub(super) fn copied(&mut self, uuid: Uuid, sectors: u64) {
-        let Some(open) = self.open.get(&uuid) else {
+        if let Some(open) = self.open.get_mut(&uuid) {
+            open.pass.copied += sectors;
+        }
+    }
+
+    fn ends(&mut self, uuid: Uuid) {
+        let Some(open) = self.open.remove(&uuid) else {
             return;
         };
-        if let Some(pass) = self.passes.get_mut(open.at) {
-            pass.copied += sectors;
+        if self.over.len() < PASSES_MAX {
+            self.over.push(open.pass);
+        } else {
+            self.more += 1;
         }
     }
 
     /// Takes a look into account. When the one before of the same pass was told, if there was one.
     fn look(&mut self, no: EventNo, boot: u32, uuid: Uuid, look: &SyncLook) -> Option<EventNo> {
-        if look.action == IDLE {
-            self.open.remove(&uuid);
-            return None;
-        }
-        let same = |pass: &SyncPass| {
+        let same = |open: &&mut Open| {
+            let pass = &open.pass;
             pass.action == look.action && pass.legs == look.legs && pass.done <= look.done
         };
-        let known = self.open.get_mut(&uuid);
-        if let Some(open) = known
-            && let Some(pass) = self.passes.get_mut(open.at)
-            && same(pass)
-        {
-            pass.looks += 1;
-            pass.done = look.done;
-            pass.all = look.all;
+        if let Some(open) = self.open.get_mut(&uuid).filter(same) {
+            open.pass.looks += 1;
+            open.pass.done = look.done;
+            open.pass.all = look.all;
             return Some(std::mem::replace(&mut open.looked, no));
         }
-        self.open.remove(&uuid);
-        if self.passes.len() == PASSES_MAX {
-            self.more += 1;
-            return None;
+        self.ends(uuid);
+        if look.action != IDLE {
+            let pass = SyncPass {
+                action: look.action.clone(),
+                legs: look.legs.clone(),
+                boot,
+                looks: 1,
+                done: look.done,
+                all: look.all,
+                copied: 0,
+                apart: 0,
+            };
+            self.open.insert(uuid, Open { looked: no, pass });
         }
-        let at = self.passes.len();
-        self.open.insert(uuid, Open { looked: no, at });
-        self.passes.push(SyncPass {
-            action: look.action.clone(),
-            legs: look.legs.clone(),
-            boot,
-            looks: 1,
-            done: look.done,
-            all: look.all,
-            copied: 0,
-            apart: 0,
-        });
         None
     }
 
     /// Below what was called done these sectors differed.
     fn apart(&mut self, uuid: Uuid, sectors: u64) {
-        if let Some(open) = self.open.get(&uuid)
-            && let Some(pass) = self.passes.get_mut(open.at)
-        {
-            pass.apart += sectors;
+        if let Some(open) = self.open.get_mut(&uuid) {
+            open.pass.apart += sectors;
         }
     }
 
     /// What reports tell, and how many more there were.
-    pub(super) fn told(&self) -> (Vec<SyncPass>, u64) {
-        (self.passes.clone(), self.more)
+    fn told(&self) -> (Vec<SyncPass>, u64) {
+        let open = self.open.values().map(|open| open.pass.clone());
+        let mut all: Vec<SyncPass> = self.over.iter().cloned().chain(open).collect();
+        let more = all.len().saturating_sub(PASSES_MAX) as u64;
+        all.truncate(PASSES_MAX);
+        (all, self.more + more)
     }
 }
 
@@ -123,7 +125,15 @@ impl Checker {
         };
         let (uuid, boot) = (array.key.uuid, self.guest.boot);
         let before = self.promises.sync_looks.look(no, boot, uuid, look);
-        if let Some(before) = before.filter(|_| !array.raid10) {
+        if before.is_none() {
+            // A pass begins, or is over.
+            for check in [Check::ResyncEq, Check::RecEq] {
+                self.promises.checkpoints.anew(check, array.key);
+            }
+        }
+        // A guest that begins one pass after the other has each compared from its start.
+        let few = self.promises.sync_looks.over.len() < PASSES_MAX;
+        if let Some(before) = before.filter(|_| few && !array.raid10) {
             let settled = |leg: LegId| self.promises.leg(leg).kernel < before;
             if array.members.iter().all(|member| settled(member.leg)) {
                 let apart = self.hold_to(no, &array, look);

@@ -127,21 +127,27 @@ pub(crate) fn passes(coverage: &Coverage) -> Vec<String> {
 fn pass_line(pass: &SyncPass) -> String {
     let apart = if pass.apart > 0 {
         format!(
-            "; {} sectors that it called done differed then (writes under way)",
+            "; {} sectors that it called done differed at that moment",
             pass.apart
         )
     } else {
         String::new()
     };
+    // A check copies nothing, and a repair from the leg's own pages.
+    let copies = matches!(pass.action.as_str(), "resync" | "recover");
+    let copied = if copies {
+        format!("; legs were sent {} sectors of copies", pass.copied)
+    } else {
+        String::new()
+    };
     format!(
-        "{} of {} in boot {}: sysfs told up to {} of {} sectors, in {} looks; the legs showed {} sectors copied{apart}",
+        "{} of {} in boot {}: sysfs told up to {} of {} sectors, in {} looks{copied}{apart}",
         pass.action,
         pass.legs.join(" "),
         pass.boot,
         pass.done,
         pass.all,
         pass.looks,
-        pass.copied
     )
 }
 
