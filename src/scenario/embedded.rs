@@ -56,6 +56,7 @@
     ("replacement", include_str!("../../vm/scenarios/replacement.toml")),
     ("resync-load", include_str!("../../vm/scenarios/resync-load.toml")),
     ("scribblers", include_str!("../../vm/scenarios/scribblers.toml")),
+    ("serialize-many", include_str!("../../vm/scenarios/serialize-many.toml")),
     ("serialize-policy", include_str!("../../vm/scenarios/serialize-policy.toml")),
     ("slow-legs", include_str!("../../vm/scenarios/slow-legs.toml")),
     ("small-writers", include_str!("../../vm/scenarios/small-writers.toml")),

@@ -145,6 +145,20 @@ fn every_scenario_has_tags_and_the_docs_tell_each() {
 }
 
 #[test]
+fn every_scenario_is_built_in() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("vm/scenarios");
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_legwatch"))
+            .args(["test", "--list", name])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{name}: {output:?}");
+    }
+}
+
+#[test]
 fn the_table_of_scenarios_is_as_printed() {
     holds("scenarios.md", &["test", "--list=markdown"], 1);
 }
