@@ -258,7 +258,7 @@
   if (!$("hists").children.length) $("hists").append(el("p", "No request was completed.", "quiet"));
   if (P.resync.length) {
     const W = 860, H = 120, s = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img" }), t0 = P.resync[0].us, t1 = Math.max(t0 + 1, P.resync[P.resync.length - 1].us);
-    const line = (leg, style) => { const points = P.resync.filter((p) => p.leg === leg).map((p) => `${(4 + (p.us - t0) / (t1 - t0) * (W - 8)).toFixed(1)},${(H - 16 - Math.min(1, p.done / Math.max(1, p.all)) * (H - 26)).toFixed(1)}`); if (points.length) { const l = svg("polyline", { points: points.join(" "), style: "fill:none;" + style }, s); svg("title", {}, l, leg < 0 ? "the guest's sysfs" : "leg " + LEGS[leg].name + "'s superblock"); } };
+    const line = (leg, style) => { const name = leg < 0 ? "the guest's sysfs" : "leg " + LEGS[leg].name + "'s superblock"; let part = [], last = 0; const put = () => { if (part.length) { const l = svg("polyline", { points: part.join(" "), style: "fill:none;" + style }, s); svg("title", {}, l, name); } part = []; }; for (const p of P.resync) { if (p.leg !== leg) continue; if (p.done < last) put(); last = p.done; part.push(`${(4 + (p.us - t0) / (t1 - t0) * (W - 8)).toFixed(1)},${(H - 16 - Math.min(1, p.done / Math.max(1, p.all)) * (H - 26)).toFixed(1)}`); } put(); };
     LEGS.forEach((_, leg) => line(leg, "stroke-width:2;stroke:var(" + LC[leg] + ")")); line(-1, "stroke-width:1.2;stroke-dasharray:5 3;stroke:var(--ink)");
     svg("text", { x: 4, y: H - 3 }, s, at(t0)); svg("text", { x: W - 70, y: H - 3 }, s, at(t1)); $("resync").append(el("h3", "Resync and recovery, by the superblocks' checkpoints (lines) and the guest's sysfs (dashes)"), s);
   }
