@@ -212,6 +212,15 @@ pub fn analyse<'a>(lines: impl IntoIterator<Item = &'a str>, booted_at: u64) -> 
     watcher.finish()
 }
 
+/// Whether a line of the console tells that something in the guest does not get on. The kernel says so again and again, to the end of time.
+pub fn tells_of_stall(line: &str) -> bool {
+    let kind = trace::without_stamp(line).and_then(starts);
+    matches!(
+        kind,
+        Some(Kind::RcuStall | Kind::SoftLockup | Kind::HungTask)
+    )
+}
+
 /// Whether a panic with this text comes of the report before it.
 fn follows(panic: &str) -> bool {
     [

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::event::GuestEnd;
+use crate::guest_health;
 use crate::mark::Mark;
 use crate::plan::{Plan, StepAction, StepKind};
 use crate::scenario::file::BootEnd;
@@ -79,6 +80,9 @@ pub(super) struct Boot<'a> {
     finished: Option<Instant>,
     last_sign: Instant,
     last_events: u64,
+    last_completed: u64,
+    /// The kernel has told that something does not get on, and no request or mark came since: more of its words are no sign of life.
+    stalled: bool,
     step: Option<(u32, Instant)>,
     stages: Stages,
     last_console: String,
@@ -103,6 +107,8 @@ impl<'a> Boot<'a> {
             finished: None,
             last_sign: now,
             last_events: 0,
+            last_completed: 0,
+            stalled: false,
             step: None,
             stages: Stages::default(),
             last_console: String::new(),
@@ -180,6 +186,7 @@ impl<'a> Boot<'a> {
     /// A mark came. `Some`: the name of a stage that begins.
     pub(super) fn mark(&mut self, mark: &Mark, now: Instant) -> Option<String> {
         self.last_sign = now;
+        self.stalled = false;
         match mark {
             Mark::Hello(_) => {
                 self.hello = Some(now);
@@ -228,12 +235,15 @@ impl<'a> Boot<'a> {
         }
     }
 
-    /// The sequence stands at this number.
-    pub(super) fn events(&mut self, last: u64, now: Instant) {
-        if last != self.last_events {
-            self.last_events = last;
+    /// The sequence stands at this number (lines of the console have one, too), and so many requests were completed.
+    pub(super) fn events(&mut self, last: u64, completed: u64, now: Instant) {
+        if completed != self.last_completed {
+            self.stalled = false;
+        }
+        if last != self.last_events && !self.stalled {
             self.last_sign = now;
         }
+        (self.last_events, self.last_completed) = (last, completed);
     }
 
     /// The guest could not go on from a saved boot.
@@ -248,7 +258,10 @@ impl<'a> Boot<'a> {
 
     /// The guest's console said something.
     pub(super) fn console(&mut self, line: &str, now: Instant) {
-        self.last_sign = now;
+        self.stalled |= guest_health::tells_of_stall(line);
+        if !self.stalled {
+            self.last_sign = now;
+        }
         line.clone_into(&mut self.last_console);
         self.no_room |= line.contains(UNPACK_FAILED);
     }
@@ -388,8 +401,32 @@ mod tests {
         assert!(
             matches!(boot.next(late), Next::Kill(GuestEnd::Hung { why }) if why.contains("`last words`"))
         );
-        boot.events(77, late);
+        boot.events(77, 0, late);
         assert_eq!(boot.next(late), Next::Wait);
+    }
+
+    #[test]
+    fn a_guest_that_only_says_that_it_is_stuck_is_hung() {
+        let (plan, start) = (plan(), crate::clock::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let stall = "[  349.819494] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:";
+        let said = |completed: &dyn Fn(u64) -> u64| {
+            let mut boot = Boot::new(&plan, BootEnd::PowerOff, start);
+            boot.mark(&hello(), at(5));
+            for turn in 1..6 {
+                let now = at(5 + 50 * turn);
+                boot.console(stall, now);
+                boot.console("[  349.825236] Call Trace:", now);
+                boot.events(2 * turn, completed(turn), now);
+                if matches!(boot.next(now), Next::Kill(GuestEnd::Hung { .. })) {
+                    return Some(turn);
+                }
+            }
+            None
+        };
+        assert_eq!(said(&|_| 7), Some(3));
+        // Its other processor works.
+        assert_eq!(said(&|turn| turn), None);
     }
 
     #[test]

@@ -301,7 +301,7 @@ impl Supervisor {
                 }
             }
             Happening::Notice(Notice::Live(live)) => {
-                boot.events(live.events, now);
+                boot.events(live.events, live.completed.iter().sum(), now);
                 self.progress.live(&live, &self.legs);
             }
             Happening::Console(ConsoleLine { text, .. }) => {
