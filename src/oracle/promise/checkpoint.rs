@@ -65,7 +65,8 @@ impl Checkpoints {
 }
 
 impl Checker {
-    /// All is copied below `offset`. What was looked at with the checkpoint before is not looked at again. How many sectors differ.
+    /// All is copied below `offset`, to the leg that comes or, by a resync, to any. What was looked at with the checkpoint before is not looked at again. How
+    /// many sectors differ.
     pub(super) fn checkpoint(
         &mut self,
         no: EventNo,
@@ -143,10 +144,9 @@ impl Checker {
                 continue;
             };
             let key = (id.leg, array.key, sector);
-            if self.is_written_back(array, id, sector) {
-                self.promises.checkpoints.early.remove(&key);
-            } else if let Some(early) = self.promises.checkpoints.early.remove(&key)
+            if let Some(early) = self.promises.checkpoints.early.remove(&key)
                 && early.digest == Some(*digest)
+                && !self.is_written_back(array, id, sector)
             {
                 found.push((sector, (early.check, early.at)));
             }
@@ -162,6 +162,7 @@ impl Checker {
             self.break_promise(no, check, kind, id.leg, array.key, run, on_leg, note);
         }
     }
+
     /// Whether a write comes from a page that was written to another leg at the same place: a program's (a file system's) that wrote back what it had read, and
     /// no copy of resync's.
     fn is_written_back(&self, array: &Array, id: RequestId, sector: Sector) -> bool {
@@ -175,9 +176,10 @@ impl Checker {
         };
         let gpa = own.current(at).gpa;
         let others = array.members.iter().filter(|member| member.leg != id.leg);
-        others.filter_map(there).any(|(shadow, at)| {
-            let mut versions = shadow.versions(at);
-            versions.any(|version| version.origin == Origin::Write && version.gpa == gpa)
-        })
+        gpa != 0
+            && others.filter_map(there).any(|(shadow, at)| {
+                let mut versions = shadow.versions(at);
+                versions.any(|version| version.origin == Origin::Write && version.gpa == gpa)
+            })
     }
 }

@@ -200,6 +200,7 @@ impl Checker {
             }
         }
     }
+
     /// The version that a leg lacks, if what it holds instead is sure.
     fn never_copied(&self, leg: LegId, at: Sector) -> Option<Version> {
         let sure = |version: &Version| version.state == State::Acknowledged || version.is_found();

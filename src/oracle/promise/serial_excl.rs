@@ -35,7 +35,7 @@ struct Passed {
     when: Option<When>,
 }
 
-/// Arrays whose writes are serialised, since when; and those that were not.
+/// Arrays whose writes are serialised, since when; and writes that were not.
 #[derive(Debug, Default)]
 pub(super) struct Serial {
     since: BTreeMap<ArrayKey, EventNo>,
@@ -43,8 +43,9 @@ pub(super) struct Serial {
 }
 
 impl Serial {
+    /// The policy is on.
     pub(super) fn begins(&mut self, no: EventNo, key: ArrayKey) {
-        self.since.entry(key).or_insert(no);
+        self.since.insert(key, no);
     }
 
     /// The policy is turned off.
