@@ -210,8 +210,7 @@ fn case_7_a_failed_leg() {
     for back in [false, true] {
         let mut history = array();
         both(&mut history, garbage(1));
-        history.failed = Some(1);
-        history.superblocks(false);
+        history.fail(1);
         one_sided(&mut history, garbage(2));
         if back {
             // It comes back as if it had missed nothing.

@@ -54,8 +54,7 @@ fn a_legs_state_is_what_md_wrote() {
         ["leg b was to be faulty at the end, and is active"]
     );
     let fails = |history: &mut History| {
-        history.failed = Some(1);
-        history.superblocks(false);
+        history.fail(1);
     };
     for state in [LegState::Faulty, LegState::Out] {
         let verdict = run(legs("b", state), fails);

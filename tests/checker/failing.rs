@@ -57,11 +57,8 @@ fn flush_missed(failed: bool, error: bool) -> Verdict {
     if failed {
         // What was on its way to it since before.
         history.write(1, 0, &Load::new(1, 1, 0, 8).contents());
-        history.failed = Some(1);
-        history.superblocks(false);
-        history.failed = None;
-        history.recovering = Some(1);
-        history.superblocks(false);
+        history.fail(1);
+        history.recovery_to(1);
         history.honest(&Load::new(1, 3, 640, 8));
         history.copy(0, &[1], 0, &Load::new(1, 1, 0, 8).contents());
         history.recovering = None;
@@ -240,8 +237,7 @@ fn a_leg_that_left_metadata_unanswered_has_failed_if_the_guest_goes_on() {
     history.write(0, 640, &load.contents());
     history.end(&load);
     history.bits = bits;
-    history.failed = Some(1);
-    history.superblocks(false);
+    history.fail(1);
     history.honest_md = true;
     silent(&finish(&mut history));
 }
@@ -265,8 +261,7 @@ fn a_leg_that_fails_was_sent_garbage_all_the_same() {
             _ => {}
         }
         history.end(&load);
-        history.failed = Some(1);
-        history.superblocks(false);
+        history.fail(1);
         let verdict = finish(&mut history);
         if how == "nothing" {
             silent(&verdict);
@@ -293,8 +288,7 @@ fn an_error_that_is_on_record_excuses_no_acknowledgement_later() {
         }
         history.end(&write);
     }
-    history.failed = Some(1);
-    history.superblocks(false);
+    history.fail(1);
     let verdict = finish(&mut history);
     said(&verdict, Check::ErrRecord);
     assert!(verdict.known.is_empty(), "{:#?}", verdict.known);

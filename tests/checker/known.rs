@@ -41,8 +41,7 @@ fn a_bit_is_on_its_way_for_no_longer_than_pages_take() {
 fn a_stale_read_is_known_before_a_resync_alone() {
     for dirty in [true, false] {
         let mut history = array(2, "6.12.117");
-        history.failed = Some(1);
-        history.superblocks(false);
+        history.fail(1);
         let load = Load::new(1, 2, 640, 8);
         history.honest(&load);
         history.failed = None;

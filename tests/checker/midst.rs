@@ -128,8 +128,7 @@ impl Raid {
     /// The last leg fails, and md has it on record.
     fn fail(&mut self) {
         self.drain();
-        self.history.failed = Some(self.last());
-        self.history.superblocks(false);
+        self.history.fail(self.last());
     }
 }
 
@@ -564,9 +563,7 @@ fn no_stale_read(raid: &mut Raid) {
     raid.write_to(&raid.all(), &[garbage(1); 8]);
     raid.fail();
     raid.heal();
-    raid.history.failed = None;
-    raid.history.recovering = Some(last);
-    raid.history.superblocks(false);
+    raid.history.recovery_to(last);
     raid.history.returned(last, AT, &[garbage(1); 8]);
     for (sector, block) in raid.disk.clone() {
         raid.copy(sector, block, &[last]);

@@ -29,12 +29,6 @@ fn write(history: &mut History, load: &Load, legs: &[u8]) {
     history.end(load);
 }
 
-/// md has it on record that leg b is faulty.
-fn recorded(history: &mut History) {
-    history.failed = Some(1);
-    history.superblocks(false);
-}
-
 fn error(history: &mut History, leg: u8, at: u64) {
     let request = history.arrive_at(leg, Operation::Write, at, 1);
     history.fetch(request, &[garbage(1)]);
@@ -52,7 +46,7 @@ fn a_gate_falls_when_the_leg_was_failed_and_not_before() {
         fail(&mut history, phase);
         if went_well {
             write(&mut history, &load(2), &[0]);
-            recorded(&mut history);
+            history.fail(1);
             let verdict = finish(&mut history);
             only(&verdict, Check::FaultGate, Wrongness::Early, &["a"]);
         } else {
@@ -113,7 +107,7 @@ fn a_superblock_that_was_refused_once_opens_no_gate_later() {
         fail(&mut history, OK);
         error(&mut history, 0, if again { 8 } else { 40 });
         write(&mut history, &load(2), &[0]);
-        recorded(&mut history);
+        history.fail(1);
         let verdict = finish(&mut history);
         if again {
             kept(&verdict, Check::FaultGate);
@@ -135,7 +129,7 @@ fn a_gate_is_for_writes_that_are_known_to_be_new() {
         if stamped {
             history.write(0, 640, &new.contents());
         }
-        recorded(&mut history);
+        history.fail(1);
         if !stamped {
             history.write(0, 640, &new.contents());
         }
@@ -160,7 +154,7 @@ fn a_gate_is_over_with_its_boot() {
         }
         write(&mut history, &load(2), if cut { &[0, 1] } else { &[0] });
         if !cut {
-            recorded(&mut history);
+            history.fail(1);
         }
         let verdict = finish(&mut history);
         assert_eq!(triggered(&verdict, Check::FaultGate), 1);
@@ -230,11 +224,8 @@ fn a_commit_block_on_a_leg_with_and_without_a_cache() {
 fn a_commit_block_on_a_leg_that_is_recovered() {
     for over in [false, true] {
         let mut history = array(2, KERNEL);
-        history.failed = Some(1);
-        history.superblocks(false);
-        history.failed = None;
-        history.recovering = Some(1);
-        history.superblocks(false);
+        history.fail(1);
+        history.recovery_to(1);
         history.copy(0, &[1], 0, &Load::new(1, 1, 0, 64).contents());
         if over {
             history.recovering = None;

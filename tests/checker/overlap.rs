@@ -73,11 +73,8 @@ fn but_for_errors() {
 #[test]
 fn but_for_a_leg_that_joins() {
     let mut history = array(2, "6.1.192");
-    history.failed = Some(1);
-    history.superblocks(false);
-    history.failed = None;
-    history.recovering = Some(1);
-    history.superblocks(false);
+    history.fail(1);
+    history.recovery_to(1);
     let (short, long) = (Load::new(1, 2, SHORT, 4), Load::new(2, 1, 640, 16));
     history.begin(&short);
     history.begin(&long);

@@ -38,9 +38,7 @@ fn bits_may_go_clear_once_the_leg_is_back() {
     let mut history = degraded();
     let load = Load::new(1, 2, 640, 8);
     history.honest(&load);
-    history.failed = None;
-    history.recovering = Some(1);
-    history.superblocks(false);
+    history.recovery_to(1);
     history.copy(0, &[1], 640, &load.contents());
     history.copy(0, &[1], 0, &Load::new(1, 1, 0, 64).contents());
     history.set_bits(0);
@@ -73,8 +71,7 @@ fn an_error_that_nothing_answers() {
                 }
             }
             _ => {
-                history.failed = Some(1);
-                history.superblocks(false);
+                history.fail(1);
             }
         }
         if how > 0 {
@@ -152,8 +149,7 @@ fn a_new_write_before_a_fault_is_on_record() {
         if early {
             history.write(0, 640, &load.contents());
         }
-        history.failed = Some(1);
-        history.superblocks(false);
+        history.fail(1);
         if !early {
             history.write(0, 640, &load.contents());
         }
@@ -182,8 +178,7 @@ fn a_leg_that_refused_its_superblock_keeps_no_gate_shut() {
         let load = Load::new(1, 2, 640, 8);
         history.begin(&load);
         history.write(0, 640, &load.contents());
-        history.failed = Some(1);
-        history.superblocks(false);
+        history.fail(1);
         history.end(&load);
         let verdict = finish(&mut history);
         if refused {
@@ -201,8 +196,7 @@ fn a_failed_leg_that_gets_a_new_write() {
         let (old, new) = (Load::new(1, 2, 640, 8), Load::new(1, 3, 1280, 8));
         history.begin(&old);
         history.write(0, 640, &old.contents());
-        history.failed = Some(1);
-        history.superblocks(false);
+        history.fail(1);
         match how {
             // The guest held its half back.
             0 => {
@@ -406,15 +400,13 @@ fn what_could_not_be_read_is_written_anew_while_no_other_leg_is_there() {
         history.complete_with(read, Status::IoErr, Content::NotTaken);
         history.returned(0, 640, &Load::new(1, 2, 640, 8).contents());
         if before {
-            history.failed = Some(1);
-            history.superblocks(false);
+            history.fail(1);
         }
         let load = Load::new(1, 3, 640, 8);
         history.begin(&load);
         history.write(0, 640, &load.contents());
         if !before {
-            history.failed = Some(1);
-            history.superblocks(false);
+            history.fail(1);
         }
         history.end(&load);
         silent(&finish(&mut history));

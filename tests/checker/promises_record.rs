@@ -42,8 +42,7 @@ fn a_superblock_with_the_checksum_of_another() {
 /// Leg b leaves, misses a write, and comes back; with or without saying that it has to be recovered.
 fn comes_back(says: bool, copied: bool) -> Verdict {
     let mut history = array();
-    history.failed = Some(1);
-    history.superblocks(false);
+    history.fail(1);
     let missed = Load::new(1, 2, 640, 8);
     history.honest(&missed);
     history.failed = None;
@@ -101,11 +100,8 @@ fn bad_blocks_that_are_dropped_before_they_are_written() {
 #[test]
 fn a_read_of_a_recovery_that_is_over_is_held_against_no_later_one() {
     let mut history = array();
-    history.failed = Some(1);
-    history.superblocks(false);
-    history.failed = None;
-    history.recovering = Some(1);
-    history.superblocks(false);
+    history.fail(1);
+    history.recovery_to(1);
     // A READ of which nothing is copied, and then a write there.
     history.read(0, 640, 8);
     history.recovering = None;
@@ -114,8 +110,7 @@ fn a_read_of_a_recovery_that_is_over_is_held_against_no_later_one() {
     let load = Load::new(1, 2, 640, 8);
     history.honest(&load);
     // The copy of another recovery begins before a superblock says so.
-    history.failed = Some(1);
-    history.superblocks(false);
+    history.fail(1);
     history.failed = None;
     let gpa = 0x7000_0000;
     let read = history.arrive_from(0, Operation::Read, data_offset(0) + 640, 8, gpa);
@@ -201,11 +196,8 @@ fn a_recovery_that_puts_an_old_copy_over_a_new_write() {
         let mut history = array();
         let old = Load::new(1, 2, 640, 8);
         history.honest(&old);
-        history.failed = Some(1);
-        history.superblocks(false);
-        history.failed = None;
-        history.recovering = Some(1);
-        history.superblocks(false);
+        history.fail(1);
+        history.recovery_to(1);
         history.copy(0, &[1], 0, &Load::new(1, 1, 0, 64).contents());
         // Read before the write, and written after it.
         let new = Load::new(1, 3, 640, 8);
@@ -233,8 +225,7 @@ fn data_of_a_failed_leg_where_other_versions_have_superblocks_is_data() {
     let mut history = array();
     // Version 1.0 would have its superblock in the last sectors of the array.
     history.header.legs[1].sectors = data_offset(1) + ARRAY_SECTORS;
-    history.failed = Some(1);
-    history.superblocks(false);
+    history.fail(1);
     for (sequence, sector) in [(2, ARRAY_SECTORS - 16), (3, 640)] {
         let new = Load::new(1, sequence, sector, 8);
         history.begin(&new);
@@ -307,11 +298,8 @@ fn a_bit_that_a_power_cut_took_asks_for_no_copy() {
 #[test]
 fn a_read_of_the_workloads_does_not_hide_what_crosses_a_copy() {
     let mut history = array();
-    history.failed = Some(1);
-    history.superblocks(false);
-    history.failed = None;
-    history.recovering = Some(1);
-    history.superblocks(false);
+    history.fail(1);
+    history.recovery_to(1);
     let old = Load::new(1, 1, 0, 64).contents();
     let gpa = 0x7000_0000;
     let read = history.arrive_from(0, Operation::Read, data_offset(0), 8, gpa);

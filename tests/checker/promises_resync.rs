@@ -360,9 +360,7 @@ fn a_recovery_offset_before_the_copy() {
         let mut history = degraded();
         let load = Load::new(1, 2, 640, 8);
         history.honest(&load);
-        history.failed = None;
-        history.recovering = Some(1);
-        history.superblocks(false);
+        history.recovery_to(1);
         history.copy(0, &[1], 0, &Load::new(1, 1, 0, 64).contents());
         let late = Load::new(1, 3, 1280, 8);
         if held_back {
@@ -410,8 +408,7 @@ fn what_a_read_may_see_before_the_first_resync() {
             // The leg that showed it has left.
             1 => {
                 history.returned(0, 1000, &[new]);
-                history.failed = Some(0);
-                history.superblocks(false);
+                history.fail(0);
                 history.returned(1, 1000, &[old]);
             }
             // The leg that showed it can no longer be read there.
@@ -447,8 +444,7 @@ fn a_spare_is_not_active_before_its_own_superblock_says_so() {
     history.end(&loads[0]);
     history.crash(2);
     // Leg b stays away; what was dirty is clean as no other leg is there.
-    history.failed = Some(1);
-    history.superblocks(false);
+    history.fail(1);
     history.begin(&loads[1]);
     history.write(0, 640, &loads[1].contents());
     history.end(&loads[1]);

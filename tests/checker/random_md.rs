@@ -246,9 +246,7 @@ impl Raid {
         self.drain();
         self.may_go_back = false;
         if let Some(leg) = self.history.failed {
-            self.history.failed = None;
-            self.history.recovering = Some(leg);
-            self.history.superblocks(false);
+            self.history.recovery_to(leg);
             self.start();
             self.drain();
             let sectors: Vec<u64> = self.disk.keys().copied().collect();

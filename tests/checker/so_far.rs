@@ -99,8 +99,7 @@ fn what_a_quiet_point_shows_is_told_at_once_and_stays_when_the_leg_fails_later()
     history.quiet();
     let told = after(&history, history.events.len()).first_proven();
     assert!(told.unwrap().starts_with("garbage on leg b, array 200+8"));
-    history.failed = Some(1);
-    history.superblocks(false);
+    history.fail(1);
     history.quiet();
     history.power_off();
     let verdict = history.verdict();

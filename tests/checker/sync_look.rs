@@ -44,9 +44,7 @@ fn a_recovery_that_sysfs_calls_done_before_the_copy() {
         let mut history = degraded();
         let load = Load::new(1, 2, 640, 8);
         history.honest(&load);
-        history.failed = None;
-        history.recovering = Some(1);
-        history.superblocks(false);
+        history.recovery_to(1);
         history.copy(0, &[1], 0, &Load::new(1, 1, 0, 64).contents());
         match how {
             Look::Early | Look::Right | Look::Between => look(&mut history, "recover", 128),
@@ -116,9 +114,7 @@ fn a_resync_that_sysfs_calls_done_before_the_copy() {
 fn what_was_under_way_at_a_checkpoint_is_copied_by_a_later_recovery() {
     for (arrives, by_sysfs) in [(true, true), (true, false), (false, true), (false, false)] {
         let mut history = degraded();
-        history.failed = None;
-        history.recovering = Some(1);
-        history.superblocks(false);
+        history.recovery_to(1);
         history.copy(0, &[1], 0, &Load::new(1, 1, 0, 64).contents());
         let late = [garbage(7)];
         history.write(0, 640, &late);
@@ -134,11 +130,8 @@ fn what_was_under_way_at_a_checkpoint_is_copied_by_a_later_recovery() {
             history.write(1, 640, &late);
         }
         history.recovering = None;
-        history.failed = Some(1);
-        history.superblocks(false);
-        history.failed = None;
-        history.recovering = Some(1);
-        history.superblocks(false);
+        history.fail(1);
+        history.recovery_to(1);
         history.copy(0, &[1], 0, &Load::new(1, 1, 0, 64).contents());
         history.copy(0, &[1], 640, &late);
         history.recovering = None;
@@ -154,9 +147,7 @@ fn what_is_written_back_from_where_it_was_read_is_no_copy() {
         let mut history = degraded();
         let old = [garbage(3)];
         history.write(0, 640, &old);
-        history.failed = None;
-        history.recovering = Some(1);
-        history.superblocks(false);
+        history.recovery_to(1);
         history.copy(0, &[1], 640, &old);
         look(&mut history, "recover", 128);
         let gpa = 0x9000_0000;

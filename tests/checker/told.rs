@@ -77,7 +77,6 @@ pub(crate) fn array(legs: u8, release: &str) -> History {
 /// The last leg fails, and that is on record.
 pub(crate) fn degraded() -> History {
     let mut history = array(2, "6.1.192");
-    history.failed = Some(1);
-    history.superblocks(false);
+    history.fail(1);
     history
 }

@@ -49,6 +49,19 @@ impl History {
         bitmap
     }
 
+    /// A leg failed, and md has it on record.
+    pub fn fail(&mut self, leg: u8) {
+        self.failed = Some(leg);
+        self.superblocks(false);
+    }
+
+    /// The leg that failed is back, and md has it on record that this leg is to be recovered.
+    pub fn recovery_to(&mut self, leg: u8) {
+        self.failed = None;
+        self.recovering = Some(leg);
+        self.superblocks(false);
+    }
+
     /// md writes all superblocks, clean or dirty, and the bitmap's header.
     pub fn superblocks(&mut self, clean: bool) {
         self.md_events += 1;
