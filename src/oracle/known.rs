@@ -136,7 +136,8 @@ mod tests {
             Standing::Known("K2")
         );
         assert_eq!(of(Some("6.12.30-amd64")), Standing::Perhaps("K2"));
-        assert_eq!(of(Some("7.3.4+deb13")), Standing::Perhaps("K2"));
+        assert_eq!(of(Some("7.3.4+deb13")), Standing::Known("K2"));
+        assert_eq!(of(Some("7.3.5")), Standing::Perhaps("K2"));
         assert_eq!(of(None), Standing::Perhaps("K2"));
         assert_eq!(of(Some("6.1.192")), Standing::No);
         assert_eq!(

@@ -176,7 +176,7 @@ fn what_a_cache_lost_is_marked_but_for_a_known_deviation() {
     silent(&verdict);
     assert_eq!(verdict.known[0].known.as_deref(), Some("K8"));
     assert_eq!(verdict.known[0].legs, ["a"]);
-    let verdict = power_cut(false, false, "6.18.15");
+    let verdict = power_cut(false, false, "6.16.3");
     let finding = said(&verdict, Check::CrashCovered);
     assert_eq!(finding.confidence, Confidence::Suspect);
     assert!(finding.notes[0].contains("K8"), "{:?}", finding.notes);

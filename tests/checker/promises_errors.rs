@@ -353,7 +353,7 @@ fn a_commit_block_before_what_it_commits() {
     let verdict = commit("6.12.117", &[0]);
     kept(&verdict, Check::PreflushOrder);
     assert_eq!(verdict.known[0].known.as_deref(), Some("K3"));
-    let verdict = commit("6.18.15", &[0]);
+    let verdict = commit("6.16.3", &[0]);
     assert!(verdict.findings[0].notes[0].contains("K3"));
 }
 
