@@ -6,10 +6,7 @@ use crate::event::{
     FrontendChange, GuestEnd, Segment, What,
 };
 use crate::header::{LegHead, RunHeader};
-use crate::mark::{
-    Admin, AdminAction, AdminPhase, Intent, IntentFlags, IntentKind, Mark, PageRun, Pages, Phase,
-    SyncLook,
-};
+use crate::mark::{Admin, AdminAction, AdminPhase, Mark, PageRun, Pages, SyncLook, any_intent};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -116,42 +113,7 @@ fn requests_of_legs() -> impl Strategy<Value = What> {
 
 fn marks() -> impl Strategy<Value = Mark> {
     prop_oneof![
-        (
-            any::<(bool, u16, u16, u16, u16, u64, u32)>(),
-            0..1u64 << 50,
-            0u8..4,
-            any::<u8>()
-        )
-            .prop_map(
-                |((end, errno, target, writer, slot, sequence, count), sector, kind, bits)| {
-                    Mark::Intent(Intent {
-                        phase: if end {
-                            Phase::End { errno }
-                        } else {
-                            Phase::Begin
-                        },
-                        kind: [
-                            IntentKind::Write,
-                            IntentKind::Discard,
-                            IntentKind::Flush,
-                            IntentKind::Unstamped,
-                        ][usize::from(kind)],
-                        target,
-                        writer,
-                        sequence,
-                        sector: Sector(sector),
-                        count,
-                        slot,
-                        flags: IntentFlags {
-                            immutable: bits & 1 != 0,
-                            dsync: bits & 2 != 0,
-                            buffered: bits & 4 != 0,
-                            pinned: bits & 8 != 0,
-                            alone: bits & 16 != 0,
-                        },
-                    })
-                }
-            ),
+        any_intent().prop_map(Mark::Intent),
         (
             any::<(u16, u16, u32, bool)>(),
             prop::collection::vec(any::<(u64, u32)>(), 0..5)

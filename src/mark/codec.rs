@@ -344,14 +344,15 @@ pub fn decode_plan(bytes: &[u8]) -> Result<&[u8], &'static str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn intent() -> impl Strategy<Value = Intent> {
+    /// Any mark about an intent.
+    pub(crate) fn any_intent() -> impl Strategy<Value = Intent> {
         (
             any::<(bool, u16, u16, u16, u64)>(),
-            0u64..1 << 40,
+            0u64..1 << 50,
             any::<u32>(),
             0u8..4,
             any::<(u16, u8)>(),
@@ -390,7 +391,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn intents_come_back(intents in prop::collection::vec(intent(), 1..=INTENTS_MAX), batch: u32) {
+        fn intents_come_back(intents in prop::collection::vec(any_intent(), 1..=INTENTS_MAX), batch: u32) {
             let decoded = decode(&encode_intents(batch, &intents)).unwrap();
             prop_assert_eq!(decoded, (batch, intents.into_iter().map(Mark::Intent).collect::<Vec<_>>()));
         }

@@ -21,6 +21,9 @@ pub use codec::{
     encode_intents, encode_mark, encode_pages, encode_plan,
 };
 
+#[cfg(test)]
+pub(crate) use codec::tests::any_intent;
+
 use crate::block::Sector;
 
 /// The control leg's name, as get-id tells it.
