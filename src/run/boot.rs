@@ -309,8 +309,13 @@ impl<'a> Boot<'a> {
         } else {
             format!("`{}`", self.last_console)
         };
+        let silence = if self.stalled {
+            "nothing but its kernel's word that it is stuck"
+        } else {
+            "no request, mark or console line"
+        };
         let why = format!(
-            "no request, mark or console line for {} s in stage `{}`; the console's last line: {last}",
+            "{silence} for {} s in stage `{}`; the console's last line: {last}",
             limit.as_secs(),
             self.stage()
         );
@@ -418,7 +423,8 @@ mod tests {
                 boot.console(stall, now);
                 boot.console("[  349.825236] Call Trace:", now);
                 boot.events(2 * turn, completed(turn), now);
-                if matches!(boot.next(now), Next::Kill(GuestEnd::Hung { .. })) {
+                if let Next::Kill(GuestEnd::Hung { why }) = boot.next(now) {
+                    assert!(why.starts_with("nothing but its kernel's word"), "{why}");
                     return Some(turn);
                 }
             }
