@@ -319,7 +319,7 @@ fn decode_1(
 }
 
 /// The fields of version 1 that must be the same on all legs with the same events: name, first byte, bytes (`md.c:super_1_sync`).
-const SHARED: [(&str, usize, usize); 17] = [
+const SHARED: [(&str, usize, usize); 18] = [
     ("major_version", 4, 4),
     ("set_uuid", 16, 16),
     ("set_name", 32, 32),
@@ -337,6 +337,8 @@ const SHARED: [(&str, usize, usize); 17] = [
     ("utime", 192, 8),
     ("events", 200, 8),
     ("resync_offset", 208, 8),
+    // 7.3.4 has it; padding, zeros, up to 6.18.15.
+    ("logical_block_size", 224, 4),
 ];
 
 /// The first shared field in which two version 1 superblocks differ.

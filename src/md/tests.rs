@@ -156,6 +156,28 @@ fn a_superblock_of_another_place_is_named() {
 }
 
 #[test]
+fn the_first_shared_field_that_differs_is_named() {
+    let (_, one) = image(Layout::V1_2, 0, &[0, 1], 5);
+    let with = |at: usize| {
+        let (_, mut other) = image(Layout::V1_2, 1, &[0, 1], 5);
+        other[at] ^= 1;
+        superblock::unlike(&one, &other)
+    };
+    // What is a leg's own: its number, where its data begins, its device's flags.
+    for own in [160, 128, 184] {
+        assert_eq!(with(own), None, "{own}");
+    }
+    for (at, name) in [
+        (64, "ctime"),
+        (200, "events"),
+        (224, "logical_block_size"),
+        (256, "dev_roles"),
+    ] {
+        assert_eq!(with(at), Some(name));
+    }
+}
+
+#[test]
 fn version_0_90_is_read() {
     let at = Layout::V0.position(4096).unwrap();
     let mut raw = vec![0; 4096];

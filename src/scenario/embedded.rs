@@ -41,6 +41,7 @@
     ("metadata-1.0", include_str!("../../vm/scenarios/metadata-1.0.toml")),
     ("metadata-1.1", include_str!("../../vm/scenarios/metadata-1.1.toml")),
     ("million-writes", include_str!("../../vm/scenarios/million-writes.toml")),
+    ("no-bad-block-log", include_str!("../../vm/scenarios/no-bad-block-log.toml")),
     ("no-write-cache", include_str!("../../vm/scenarios/no-write-cache.toml")),
     ("nowait", include_str!("../../vm/scenarios/nowait.toml")),
     ("one-at-a-time", include_str!("../../vm/scenarios/one-at-a-time.toml")),

@@ -6,7 +6,7 @@ use super::harness::{full, run};
 const KERNELS: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.3.4"];
 
 /// The scenarios; with `LEGWATCH_FULL` on all of [`KERNELS`].
-const SCENARIOS: [&str; 44] = [
+const SCENARIOS: [&str; 45] = [
     "bad-blocks",
     "bitmap-large-chunks",
     "bitmap-live",
@@ -34,6 +34,7 @@ const SCENARIOS: [&str; 44] = [
     "metadata-0.90",
     "metadata-1.0",
     "metadata-1.1",
+    "no-bad-block-log",
     "no-write-cache",
     "nowait",
     "one-at-a-time",
@@ -99,6 +100,7 @@ by_default! {
     known_k2_ends_clean: "known-k2" on "6.12";
     libaio_ends_clean: "libaio" on "5.10";
     metadata_0_90_ends_clean: "metadata-0.90" on "7.3.4";
+    no_bad_block_log_ends_clean: "no-bad-block-log" on "7.3.4";
     nowait_ends_clean: "nowait" on "6.12";
     overlap_ends_clean: "overlap" on "6.12";
     readd_bitmap_ends_clean: "readd-bitmap" on "6.12";
