@@ -54,6 +54,7 @@
     ("read-repair", include_str!("../../vm/scenarios/read-repair.toml")),
     ("readd-bitmap", include_str!("../../vm/scenarios/readd-bitmap.toml")),
     ("readd-no-bitmap", include_str!("../../vm/scenarios/readd-no-bitmap.toml")),
+    ("repair-interrupted", include_str!("../../vm/scenarios/repair-interrupted.toml")),
     ("replacement", include_str!("../../vm/scenarios/replacement.toml")),
     ("resync-load", include_str!("../../vm/scenarios/resync-load.toml")),
     ("scribblers", include_str!("../../vm/scenarios/scribblers.toml")),

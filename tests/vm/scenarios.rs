@@ -6,7 +6,7 @@ use super::harness::{full, run};
 const KERNELS: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.3.4"];
 
 /// The scenarios; with `LEGWATCH_FULL` on all of [`KERNELS`].
-const SCENARIOS: [&str; 45] = [
+const SCENARIOS: [&str; 46] = [
     "bad-blocks",
     "bitmap-large-chunks",
     "bitmap-live",
@@ -42,6 +42,7 @@ const SCENARIOS: [&str; 45] = [
     "read-repair",
     "readd-bitmap",
     "readd-no-bitmap",
+    "repair-interrupted",
     "replacement",
     "resync-load",
     "scribblers",
@@ -104,6 +105,7 @@ by_default! {
     nowait_ends_clean: "nowait" on "6.12";
     overlap_ends_clean: "overlap" on "6.12";
     readd_bitmap_ends_clean: "readd-bitmap" on "6.12";
+    repair_interrupted_ends_clean: "repair-interrupted" on "7.3.4";
     replacement_ends_clean: "replacement" on "6.18";
 }
 
